@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train your own model on your own data with a reward expression.
+
+  guerdon train --model ./my-model --data problems.jsonl --reward 'numeric + 0.2*format("<b>.*</b>")' --out runs/mine
+
+Each JSONL line has a `prompt` (text, or messages with role and content) and whatever fields the reward reads, such as `answer`.
+--data reasoning_gym:NAME generates tasks instead. Further settings are key=value, e.g. steps=200 lr=1e-5 lora=16.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="directory or name of a Hugging Face causal language model")
+    parser.add_argument("--data", required=True, help="FILE.jsonl or reasoning_gym:NAME")
+    parser.add_argument("--reward", required=True, metavar="EXPR", help="reward expression; path.py:name for your own functions")
+    parser.add_argument("--out", required=True, type=Path, help="run directory")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("settings", metavar="key=value", nargs="*", help="see `guerdon show train`")
+
+
+def execute(options: argparse.Namespace) -> None:
+    from guerdon.cli.run import parse_setting, run
+
+    settings = dict(parse_setting(s) for s in options.settings)
+    run("train", {"model": options.model, "data": options.data, "reward": options.reward, "seed": options.seed, **settings}, options.out)

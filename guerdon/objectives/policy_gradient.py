@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policy gradients: make what turned out better than expected more probable."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from guerdon.errors import ExpressionError
+from guerdon.levels import pool, spread
+from guerdon.objectives.loss import Loss, counted_only, mean_parts
+
+
+def reinforce(log_prob: Tensor, advantage: Tensor, mask: Tensor) -> Loss:
+    """-advantage log_prob per step.
+
+    All [N, T]. Its gradient is an unbiased policy gradient while the actions come from the policy that ``log_prob`` belongs to.
+
+    Williams 1992, Simple statistical gradient-following algorithms for connectionist reinforcement learning.
+
+    >>> reinforce(torch.tensor([[-1., -2.]]), torch.tensor([[3., 5.]]), torch.tensor([[True, False]])).value.tolist()
+    [[3.0, 0.0]]
+    """
+    log_prob, advantage = counted_only("reinforce", mask, log_prob=log_prob, advantage=advantage)
+    return Loss(0 - advantage * log_prob, "step", mask)
+
+
+def clipped_surrogate(
+    log_prob: Tensor,
+    old_log_prob: Tensor,
+    advantage: Tensor,
+    mask: Tensor,
+    *,
+    clip_low: float | Tensor = 0.2,
+    clip_high: float | Tensor = 0.2,
+    level: Tensor | None = None,
+    ratio: str = "mean",
+) -> Loss:
+    """-min(rho advantage, clip(rho, 1 - clip_low, 1 + clip_high) advantage) per step, rho = exp(log_prob - old_log_prob).
+
+    All tensors [N, T]; ``old_log_prob`` belongs to the distribution the actions were sampled from. With ``level`` [N, T] rho is
+    one per unit, the exponential of the ``ratio`` ("mean" or "sum") over the unit's counted steps of the log-ratio, copied to
+    them: level = episode with "mean" is GSPO, with "sum" the importance ratio of the whole episode. Counted steps of no unit
+    leave the mask.
+
+    The gradient is 0 where rho is above 1 + clip_high and the advantage positive, or below 1 - clip_low and the advantage
+    negative. Where the two policies agree it is that of `reinforce`. Infinite clips don't clip.
+
+    Metrics: ``clip_low``, ``clip_high`` share of steps clipped at either end; ``ratio`` mean of rho; ``approx_kl`` the mean per
+    step of exp(d) - 1 - d, d = log_prob - old_log_prob, an estimate of KL(old || new) in nats, whatever the level.
+
+    Schulman et al. 2017, arXiv:1707.06347, equation 7; two clips: Yu et al. 2025 (DAPO), arXiv:2503.14476; ratio per sequence:
+    Zheng et al. 2025 (GSPO), arXiv:2507.18071.
+
+    >>> log_prob, yes = torch.tensor([[1.5, 0.5, 1.5]]).log(), torch.tensor([[True, True, True]])
+    >>> loss = clipped_surrogate(log_prob, torch.zeros(1, 3), torch.tensor([[1., -1., -1.]]), yes)
+    >>> [round(x, 4) for x in loss.value[0].tolist()]
+    [-1.2, 0.8, 1.5]
+    """
+    if ratio not in ("mean", "sum"):
+        raise ExpressionError(f"clipped_surrogate: `ratio` should be 'mean' or 'sum', got {ratio!r}.")
+    log_prob, old_log_prob, advantage = counted_only(
+        "clipped_surrogate", mask, log_prob=log_prob, old_log_prob=old_log_prob, advantage=advantage
+    )
+    step_log_ratio = log_ratio = log_prob - old_log_prob
+    if level is not None:
+        mask = mask & (level >= 0)
+        unit = pool(log_ratio, level, "sum", mask)
+        if ratio == "mean":
+            unit = unit / pool(mask.to(unit.dtype), level, "sum", mask).clamp(min=1)
+        log_ratio, advantage = spread(unit, level, "copy", mask), torch.where(mask, advantage, 0)
+    low, high = (torch.as_tensor(clip, dtype=log_prob.dtype, device=log_prob.device) for clip in (clip_low, clip_high))
+
+    # The upper clip is taken before exp: a ratio that overflows where it would be clipped must not make its gradient 0 * inf.
+    up = advantage >= 0
+    rho = torch.where(up, torch.minimum(log_ratio, torch.log1p(high)), log_ratio).exp()
+    rho = torch.where(up, rho, torch.maximum(rho, 1 - low))
+    metrics = {
+        "clip_low": mean_parts(((log_ratio.exp() < 1 - low) & (advantage < 0)).to(rho.dtype), mask),
+        "clip_high": mean_parts(((log_ratio.exp() > 1 + high) & (advantage > 0)).to(rho.dtype), mask),
+        "ratio": mean_parts(log_ratio.exp(), mask),
+        "approx_kl": mean_parts(step_log_ratio.expm1() - step_log_ratio, mask),
+    }
+    return Loss(0 - advantage * rho, "step", mask, metrics)

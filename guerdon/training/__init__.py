@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training: recipes, the loop that runs them, and what is told about it."""

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run directory: what is written where, whether a run is one recipe or a study.
+
+    config.json     re-runs the run by itself
+    metrics.jsonl   one line per step and per evaluation
+    result.json     the figures at the end, machine-readable
+    report.html     for people; written by ``guerdon report``
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from guerdon.errors import CheckpointError, InputError
+from guerdon.protocols import Observer
+from guerdon.training.loop import train
+from guerdon.training.observers import Jsonl
+from guerdon.training.recipe import Recipe
+from guerdon.training.study import Make, run_study
+
+SCHEMA = 1
+
+
+def run(
+    make: Make, recipe: str, arguments: Mapping[str, Any], out: Path, observers: Sequence[Observer] = (), command: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Run what ``make(recipe, arguments)`` returns in ``out``, or go on with it where it was interrupted.
+
+    Refuses a directory that holds another run.
+    """
+    made = make(recipe, arguments)
+    config = {"command": list(command), "recipe": recipe, "arguments": dict(arguments)}
+    if isinstance(made, Recipe):
+        return run_recipe(made, out, observers, config)
+    claim(out, {**config, "about": dict(made.about)})
+    result = run_study(made, make, recipe, arguments, out, observers)
+    write_json(out / "result.json", result)
+    return result
+
+
+def run_recipe(
+    recipe: Recipe, out: Path, observers: Sequence[Observer], config: Mapping[str, Any], tags: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Run one recipe with its metrics in ``out/metrics.jsonl``; ``tags`` are added to every line."""
+    claim(out, {**config, "about": dict(recipe.about)})
+    if (out / "result.json").exists():
+        return json.loads((out / "result.json").read_text())
+    told = [_Tagged(o, tags or {}) for o in [Jsonl(), *observers]]
+    result = train(recipe, out, told, config)
+    write_json(out / "result.json", {"schema": SCHEMA, **result})
+    return result
+
+
+def claim(out: Path, config: Mapping[str, Any]) -> None:
+    """Write config.json, or check that the one there is of the same run: its recipe and arguments decide."""
+    path = out / "config.json"
+    mine = json.loads(json.dumps({k: config[k] for k in ("recipe", "arguments")}))
+    if path.exists():
+        try:
+            there = json.loads(path.read_text())
+        except json.JSONDecodeError as e:
+            raise CheckpointError(f"{path}: expected JSON, got {e}. Usual cause: edited by hand, or a copy that was cut short.") from e
+        if {k: there.get(k) for k in mine} != mine:
+            raise InputError(
+                f"{out}: holds another run ({_brief(there)}), and this one is {_brief(mine)}; nothing was written. "
+                "Give another --out, or delete the directory."
+            )
+        return
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out}: expected an empty or new directory or a run to go on with, got other files; nothing was written.")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"schema": SCHEMA, **config, "versions": versions()})
+
+
+def _brief(config: Mapping[str, Any]) -> str:
+    return " ".join([str(config.get("recipe")), *(f"{k}={v}" for k, v in (config.get("arguments") or {}).items())])
+
+
+def versions() -> dict[str, str]:
+    """What a figure may depend on."""
+    found = {}
+    for package in ("guerdon", "torch", "numpy", "transformers", "peft", "tokenizers"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {"python": platform.python_version(), **found, "machine": platform.machine(), "cores": str(os.cpu_count())}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write atomically; NaN becomes null, since JSON has none."""
+    temporary = path.with_name(f".{path.name}.unfinished")
+    temporary.write_text(json.dumps(_no_nan(value), indent=1, allow_nan=False) + "\n")
+    os.replace(temporary, path)
+
+
+def _no_nan(x: Any) -> Any:
+    if isinstance(x, float):
+        return x if x - x == 0 else None
+    if isinstance(x, Mapping):
+        return {k: _no_nan(v) for k, v in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [_no_nan(v) for v in x]
+    return x if isinstance(x, (str, int, bool)) or x is None else str(x)
+
+
+class _Tagged:
+    """An observer that is told ``tags`` with every line."""
+
+    def __init__(self, observer: Observer, tags: Mapping[str, Any]) -> None:
+        self.observer, self.tags = observer, dict(tags)
+
+    def start(self, config: Mapping[str, Any], directory: Path, step: int) -> None:
+        self.observer.start(config, directory, step)
+
+    def metrics(self, step: int, metrics: Mapping[str, Any]) -> None:
+        self.observer.metrics(step, {**self.tags, **metrics})
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        self.observer.finish(result)
