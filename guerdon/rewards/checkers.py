@@ -33,8 +33,8 @@ from torch import Tensor
 from guerdon.errors import ExpressionError, InputError
 from guerdon.rewards import checks
 from guerdon.rewards.function import DERIVED, FunctionReward, checked_budget, reward
-from guerdon.rewards.parse import load
 from guerdon.rewards.node import Reward
+from guerdon.rewards.parse import load
 from guerdon.rewards.splitters import compiled
 from guerdon.rollouts import Rollouts
 from guerdon.scores import Bounds, Component, Status

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from guerdon.errors import ExpressionError
 from guerdon.levels import is_finer, unit_count
-from guerdon.rewards.pool import Outcome, run_here, shared_pool
 from guerdon.rewards.node import Reward
+from guerdon.rewards.pool import Outcome, run_here, shared_pool
 from guerdon.rewards.splitters import compiled, with_segments
 from guerdon.rollouts import Rollouts
 from guerdon.scores import Bounds, Component, Status

@@ -420,6 +420,7 @@ def test_a_resumed_policy_and_updater_go_on_bit_for_bit(optimiser):
 
     u = p.updater(lr=1e-2, optimiser=optimiser, weight_decay=0.01)
     one(p, u, 1e-2)
+    p.set_reference()
     state = copy.deepcopy((p.state_dict(), u.state_dict()))
     assert all(isinstance(x, torch.Tensor) for part in state for x in part.values())
     q = policy(**settings)
