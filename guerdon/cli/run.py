@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a recipe by name, or one of your own in a Python file.
+"""Run a recipe by name, one of your own in a Python file, or an earlier run again.
 
-NAME_OR_FILE is a built-in recipe or a file with one function that returns a Recipe; key=value are that function's arguments.
-The same command goes on with a run that was interrupted.
+WHAT is a built-in recipe, a file with one function that returns a Recipe, or a run directory (or its config.json);
+key=value are arguments of that function. The same command goes on with a run that was interrupted, and so does
+`guerdon run DIRECTORY`; with another --out, that directory's run is done again from its beginning.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import inspect
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,53 +20,112 @@ from guerdon.errors import InputError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME_OR_FILE", help="built-in recipe, or path/to/file.py")
+    parser.add_argument("what", metavar="WHAT", help="built-in recipe, path/to/file.py, or run directory")
     parser.add_argument("settings", metavar="key=value", nargs="*", help="arguments of the recipe, e.g. seeds=11,12")
-    parser.add_argument("--out", type=Path, help="run directory (default: runs/NAME)")
+    parser.add_argument("--out", type=Path, help="run directory (default: runs/NAME, or the run directory itself)")
     parser.add_argument("--seed", type=int, help="short for seed=S")
 
 
 def execute(options: argparse.Namespace) -> None:
-    settings = dict(parse_setting(s) for s in options.settings)
+    name, given, place = options.what, {}, Path("runs") / Path(options.what).stem
+    if Path(name).is_dir() or name.endswith(".json"):
+        place = Path(name) if Path(name).is_dir() else Path(name).parent
+        name, given = stored_run(place)
+    settings = {**given, **settings_of(name, options.settings)}
     if options.seed is not None:
         settings["seed"] = options.seed
-    run(options.name, settings, options.out or Path("runs") / Path(options.name).stem)
+    run(name, settings, options.out or place)
 
 
-def run(name: str, settings: dict[str, Any], out: Path) -> dict[str, Any]:
+def run(name: str, settings: Mapping[str, Any], out: Path) -> None:
     """Run, report, and say where to look."""
     from guerdon import recipes
     from guerdon.report import write_report
     from guerdon.training.observers import Terminal
     from guerdon.training.run import run as run_directory
 
-    result = run_directory(recipes.make, name, settings, out, [Terminal()], command_of(name, settings, out))
+    finished = (out / "result.json").exists()
+    checkpoints = sorted(out.glob("checkpoint/step-*"))
+    observers = [] if finished else [Terminal()]
+    if checkpoints and not finished:
+        print(f"{out}: going on from {checkpoints[-1].name.replace('-', ' ')}")
+    result = run_directory(recipes.make, name, settings, out, observers, command_of(name, settings, out))
+    if finished:
+        print(f"{out}: finished already, nothing was run. Give another --out to run it again.")
     page = write_report([out])
+    for line in summary(result):
+        print(f"\n{line}")
+    policies = [out / p for p in ("policy", "best") if (out / p).is_dir()]
+    print("".join(f"\n{what:9s}{path}" for what, path in [("report", page), ("result", out / "result.json"), *((p.name, p) for p in policies)]))
+
+
+def summary(result: Mapping[str, Any]) -> list[str]:
+    """What a run came to, in a line: its verdict if it has one, else held-out success at start, end and best.
+
+    >>> summary({"eval/success_start": 0.25, "eval/success": 0.5, "eval/success_best": 0.625, "eval/greedy_start": 0.25, "eval/greedy": 0.75})
+    ['held-out success 25.0% -> 50.0% (best 62.5%), greedy 25.0% -> 75.0%']
+    """
     verdict = result.get("verdict")
-    if isinstance(verdict, dict) and "text" in verdict:
-        print(f"\n{verdict['text']}")
-    print(f"\nreport   {page}\nresult   {out / 'result.json'}")
-    return result
+    if isinstance(verdict, Mapping) and "text" in verdict:
+        return [verdict["text"]]
+
+    def moved(metric: str) -> str | None:
+        start, end, best = (result.get(f"eval/{metric}{x}") for x in ("_start", "", "_best"))
+        if start is None or end is None:
+            return None
+        return f"{metric} {start:.1%} -> {end:.1%}" + (f" (best {best:.1%})" if best is not None else "")
+
+    told = [m for m in map(moved, ("success", "greedy")) if m]
+    return [f"held-out {', '.join(told)}"] if told else []
 
 
-def command_of(name: str, settings: dict[str, Any], out: Path) -> list[str]:
+def command_of(name: str, settings: Mapping[str, Any], out: Path) -> list[str]:
     """The command that repeats a run."""
     told = [f"{k}={','.join(map(str, v)) if isinstance(v, (list, tuple)) else v}" for k, v in settings.items()]
     return ["guerdon", "run", name, *told, "--out", str(out)]
 
 
-def parse_setting(text: str) -> tuple[str, Any]:
-    """``key=value``; the value is a Python literal where it reads as one and text otherwise.
-
-    >>> parse_setting("seeds=11,12"), parse_setting("lr=1e-3"), parse_setting("model=./tiny"), parse_setting("on=true")
-    (('seeds', (11, 12)), ('lr', 0.001), ('model', './tiny'), ('on', True))
-    """
-    key, eq, value = text.partition("=")
-    if not eq or not key.isidentifier():
-        raise InputError(f"run: expected key=value, got {text!r}. Usual cause: a space around the equals sign.")
-    if value in ("true", "false"):
-        return key, value == "true"
+def stored_run(directory: Path) -> tuple[str, dict[str, Any]]:
+    """(recipe, arguments) of the run in ``directory``, from its config.json."""
+    path = directory / "config.json"
     try:
-        return key, ast.literal_eval(value)
+        config = json.loads(path.read_text(encoding="utf-8"))
+        recipe, arguments = config["recipe"], config["arguments"]
+    except FileNotFoundError as e:
+        raise InputError(f"run: {directory} has no config.json. Usual cause: the parent of a run directory, or a run that never started.") from e
+    except (json.JSONDecodeError, KeyError, TypeError) as e:
+        raise InputError(f"{path}: expected the `recipe` and `arguments` of a run as JSON, got {e!r}. Usual cause: another program's file.") from e
+    if "arm" in config:
+        raise InputError(f"run: {directory} is arm `{config['arm']}` of a study; give the study's directory, {directory.parent}.")
+    return recipe, arguments
+
+
+def settings_of(name: str, texts: Sequence[str]) -> dict[str, Any]:
+    """key=value as the recipe's arguments: as it stands where the argument is text, else the number, list or word that it reads as."""
+    from guerdon import recipes
+
+    if not texts:
+        return {}
+    parameters = inspect.signature(recipes.find(name)).parameters
+    out = {}
+    for text in texts:
+        key, eq, value = text.partition("=")
+        if not eq or not key.isidentifier():
+            raise InputError(f"run: expected key=value, got {text!r}. Usual cause: a space around the equals sign.")
+        is_text = key in parameters and parameters[key].annotation in (str, "str")
+        out[key] = value if is_text else value_of(value)
+    return out
+
+
+def value_of(text: str) -> Any:
+    """The Python literal that a text reads as, else the text itself.
+
+    >>> [value_of(t) for t in ("11,12", "1e-3", "./tiny", "true", "None")]
+    [(11, 12), 0.001, './tiny', True, None]
+    """
+    if text in ("true", "false"):
+        return text == "true"
+    try:
+        return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return key, value
+        return text

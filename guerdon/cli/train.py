@@ -4,7 +4,9 @@
   guerdon train --model ./my-model --data problems.jsonl --reward 'numeric + 0.2*format("<b>.*</b>")' --out runs/mine
 
 Each JSONL line has a `prompt` (text, or messages with role and content) and whatever fields the reward reads, such as `answer`.
---data reasoning_gym:NAME generates tasks instead. Further settings are key=value, e.g. steps=200 lr=1e-5 lora=16.
+--data 'reasoning_gym:NAME?size=500&seed=1' generates tasks instead. Some tasks are held back, and success on them is reported.
+Further settings are key=value, e.g. steps=200 lr=1e-5 lora=16; `guerdon show train` lists them. The same command goes on with a
+run that was interrupted. OUT/policy is what Transformers (with lora: PEFT) loads.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace) -> None:
-    from guerdon.cli.run import parse_setting, run
+    from guerdon.cli.run import run, settings_of
 
-    settings = dict(parse_setting(s) for s in options.settings)
-    run("train", {"model": options.model, "data": options.data, "reward": options.reward, "seed": options.seed, **settings}, options.out)
+    given = {"model": options.model, "data": options.data, "reward": options.reward, "seed": options.seed}
+    run("train", {**given, **settings_of("train", options.settings)}, options.out)

@@ -19,6 +19,8 @@ from types import ModuleType
 from typing import Any
 
 from guerdon.errors import InputError
+from guerdon.training.recipe import Recipe
+from guerdon.training.study import Study
 
 
 def names() -> list[str]:
@@ -49,12 +51,26 @@ def make(name_or_file: str, arguments: Mapping[str, Any]) -> Any:
     missing = [n for n, p in have.items() if p.default is p.empty and n not in arguments]
     if missing:
         raise InputError(f"{name_or_file}: needs {', '.join(f'{m}=...' for m in missing)}, got {', '.join(arguments) or 'no arguments'}.")
-    return function(**arguments)
+    for name, value in arguments.items():
+        _check_number(f"{name_or_file}: `{name}`", have[name], value)
+    made = function(**arguments)
+    if not isinstance(made, Recipe | Study):
+        raise InputError(f"{name_or_file}: `{function.__name__}` should return a Recipe or a Study, got {type(made).__name__}.")
+    return made
+
+
+def _check_number(whose: str, parameter: inspect.Parameter, value: Any) -> None:
+    """An argument that is a number by default, or an integer by its annotation, should be one."""
+    of = type(parameter.default)
+    wanted: Any = {bool: bool, int: int | float, float: int | float}.get(of)
+    wanted = int if parameter.annotation in (int, "int") else wanted
+    if wanted is not None and (not isinstance(value, wanted) or isinstance(value, bool) is not (of is bool)):
+        raise InputError(f"{whose} should be {'true or false' if of is bool else 'an integer' if wanted is int else 'a number'}, got {value!r}.")
 
 
 def _load(path: Path) -> ModuleType:
     if not path.is_file():
-        raise InputError(f"run: no file {path}. Usual cause: another working directory; paths are relative to {Path.cwd().name}/.")
+        raise InputError(f"run: no file {path}; relative paths start at the working directory, {Path.cwd()}.")
     name = f"guerdon_recipe_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None

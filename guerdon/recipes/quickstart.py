@@ -53,6 +53,7 @@ def rewards() -> dict[str, Reward]:
     form = format(r"(\+\d=\d)+").named("form")
     dense = chain_right + step_right + 0.1 * form
     return {
+        "fraction": chain_right + step_right.pool("sum") + 0.1 * form,
         "outcome": chain_right + step_right.watch() + form.watch(),
         "dense": dense,
         "shuffled": chain_right + step_right.shuffled(over="batch") + 0.1 * form + step_right.watch(),
@@ -60,7 +61,8 @@ def rewards() -> dict[str, Reward]:
 
 ABOUT = {
     "outcome": "sees whether the whole chain is right, once, at the end",
-    "dense": "sees that, and for each step whether it follows from the total written before it",
+    "dense": "sees whether the whole chain is right and, for each step, whether it follows from the total written before it",
+    "fraction": "sees how many of the steps are right, as one number at the end",
     "shuffled": "sees as many step ticks as dense, dealt out at random: the same amount of reward, without its place",
 }
 
@@ -109,19 +111,19 @@ def about(length: int, samples: int, arms: Sequence[str]) -> dict[str, Any]:
         "lengths": _stored("quickstart_lengths.json"),
     }
 
-def warm_start(length: int, seed: int, *, updates: int = 300) -> Recipe:
+def warm_start(length: int, seed: int, *, updates: int = 400) -> Recipe:
     """Supervised learning on sloppy demonstrations: teaches the form and half the steps."""
-    return Recipe("warm start", partial(_fresh, length, seed), [_teach(length, seed, updates)], _evaluation(length, 100), seed=seed)
+    return Recipe("warm start", partial(_fresh, length, seed), [_teach(length, seed, updates)], evaluation(length, 200), seed=seed)
 
 def _teach(length: int, seed: int, updates: int) -> Stage:
     shown = running_digits.demonstrations(4096, length, seed)
     return Stage(
-        "warm", updates, Demonstrations(shown, 64), [Term(1.0, negative_log_likelihood, token_mean)], lr=lambda s: 3e-3 * (1 - s / updates)
+        "warm", updates, Demonstrations(shown, 24), [Term(1.0, negative_log_likelihood, token_mean)], lr=lambda s: 4e-3 * (1 - s / updates)
     )
 
 def _arm(arm: str, length: int, samples: int, lr: float, seed: int, start: Path | None) -> Recipe:
     assert start is not None
-    return Recipe(arm, partial(_load, start / "policy"), [improve(arm, length, samples, lr, seed)], _evaluation(length, 5), seed=seed)
+    return Recipe(arm, partial(_load, start / "policy"), [improve(arm, length, samples, lr, seed)], evaluation(length, 5), seed=seed)
 
 def improve(arm: str, length: int, samples: int, lr: float, seed: int) -> Stage:
     """The stage that the arms share but for their reward: group-relative returns-to-go, clipped surrogate."""
@@ -136,7 +138,7 @@ def improve(arm: str, length: int, samples: int, lr: float, seed: int) -> Stage:
         lr=lr,
     )
 
-def _evaluation(length: int, every: int) -> Evaluation:
+def evaluation(length: int, every: int) -> Evaluation:
     contexts = contexts_of(running_digits.held_out_tasks(64, length, 0))
     return Evaluation(contexts, chain_right, every, samples=4, sampling=Sampling(max_new_tokens=2 * length + 2))
 

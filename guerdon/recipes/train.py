@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from guerdon.protocols import Sampling
 from guerdon.rewards import Reward
 from guerdon.rewards.evaluating import additive
 from guerdon.rewards.parse import parse
-from guerdon.tasks import load_tasks
+from guerdon.tasks import Task, load_tasks, tasks_from_jsonl
 from guerdon.training.recipe import Evaluation, Recipe, Stage, Term
 from guerdon.training.sources import Prompts, contexts_of, split
 
@@ -31,43 +32,63 @@ def recipe(
     steps: int = 100,
     prompts: int = 16,
     samples: int = 8,
+    updates: int = 1,
     max_new_tokens: int = 128,
     temperature: float = 1.0,
-    stop: str | tuple[str, ...] = (),
-    lr: float = 1e-5,
+    stop: str | Sequence[str] = (),
+    lr: float | None = None,
     kl: float = 0.0,
     lora: int = 0,
     budget: float = 10.0,
-    held_out: int = 64,
+    held_out: int | None = None,
     evaluate_every: int = 10,
     checkpoint_every: int = 25,
     micro_rows: int = 64,
-    updates: int = 1,
     seed: int = 0,
 ) -> Recipe:
     """Group-relative policy gradient on a Hugging Face model, a JSONL file or reasoning-gym task, and a reward expression.
 
-    success: reward expression that held-out evaluation reports (default: the reward's first term that scores whole answers).
-    kl: weight of the penalty on leaving the start (needs memory for a copy, or lora). lora: rank of a LoRA adapter, 0 = train all.
-    budget: seconds a reward's function may take for one completion. held_out: tasks kept back for evaluation.
-    prompts x samples completions are drawn per step; updates: optimiser steps made of each such batch.
+    model: directory or name of a Hugging Face causal language model with its tokenizer
+    data: FILE.jsonl or reasoning_gym:NAME?size=500&seed=1
+    reward: reward expression; path.py:name for your own functions
+    success: reward expression that held-out evaluation reports (default: the reward's first term that scores whole answers)
+    steps: optimiser batches; each draws prompts x samples completions
+    prompts: tasks a step
+    samples: completions of each task, which are compared with one another
+    updates: optimiser steps made of each batch
+    max_new_tokens: where a completion is cut
+    temperature: of sampling, in training and in the sampled half of evaluation
+    stop: text (or a list of texts) that ends a completion
+    lr: learning rate (default: by the model's width, 1e-5 at 1024 and 6e-4 at 64; ten times that with lora)
+    kl: weight of the penalty on leaving the start; takes the memory of a second model unless there is lora
+    lora: rank of a LoRA adapter on all linear layers; 0 trains all weights
+    budget: seconds a reward's function may take for one completion
+    held_out: tasks kept back for evaluation (default: a fifth, at most 64)
+    evaluate_every: steps between evaluations
+    checkpoint_every: steps between checkpoints
+    micro_rows: completions in one forward pass; fewer take less memory
+    seed: of the order of tasks, the split and the sampling
     """
+    least = {"steps": (steps, 1), "prompts": (prompts, 1), "samples": (samples, 2), "updates": (updates, 1)}
+    least |= {"max_new_tokens": (max_new_tokens, 1), "evaluate_every": (evaluate_every, 1), "checkpoint_every": (checkpoint_every, 1)}
+    least |= {"micro_rows": (micro_rows, 1), "lora": (lora, 0), "kl": (kl, 0)}
+    for name, (value, low) in least.items():
+        if value < low:
+            raise InputError(f"train: `{name}` should be at least {low}, got {value}.")
+    if not temperature > 0:
+        raise InputError(f"train: `temperature` should be above 0, got {temperature}: greedy completions of a task are all the same.")
     composed = parse(reward).with_budget(budget)
-    judged = parse(success).with_budget(budget) if success else _first_whole(composed)
-    learned, kept_back = split(load_tasks(data), held_out, seed)
+    judged = parse(success).with_budget(budget) if success else first_whole(composed)
+    tasks = _tasks(data, sorted((composed.needs | judged.needs) - FROM_POLICY))
+    learned, kept_back = split(tasks, min(64, len(tasks) // 5) or 1 if held_out is None else held_out, seed)
     contexts, held = contexts_of(learned), contexts_of(kept_back)
-    missing = sorted((composed.needs | judged.needs) - {"prompt", "completion", "messages"} - _given(contexts[0].fields))
-    if missing:
-        raise InputError(
-            f"train: the reward reads {', '.join(f'`{m}`' for m in missing)}, which {data} does not have; its fields are "
-            f"prompt, {', '.join(contexts[0].fields) or 'no others'}. Usual cause: a column of another name."
-        )
     sampling = Sampling(max_new_tokens, temperature, stop=(stop,) if isinstance(stop, str) else tuple(stop))
     wants_reference = kl > 0 or "ref_log_prob" in composed.needs
-    reference = "none" if not wants_reference else "adapter" if lora else "copy"
     terms = [Term(1.0, clipped_surrogate, token_mean)]
     if kl > 0:
         terms.append(Term(kl, kl_penalty, token_mean))
+    base = _base(model)
+    rate = default_lr(_width(base), lora > 0 or base != model) if lr is None else lr
     stage = Stage(
         "train",
         steps,
@@ -75,13 +96,13 @@ def recipe(
         terms,
         reward=composed,
         credit=partial(group_relative, level="step") if composed.level != "episode" else partial(group_relative, scale="std", eps=1e-4),
-        lr=lr,
+        lr=rate,
         micro_rows=micro_rows,
         updates=updates,
     )
     return Recipe(
         "train",
-        partial(_load, model, lora, reference),
+        partial(_load, model, lora, "none" if not wants_reference else "adapter" if lora else "copy", [held[0].prompt, contexts[0].prompt]),
         [stage],
         Evaluation(held, judged, evaluate_every, samples=4, sampling=sampling),
         seed=seed,
@@ -92,26 +113,74 @@ def recipe(
             "reward_tree": composed.tree(),
             "success": str(judged),
             "tasks": {"training": len(contexts), "held_out": len(held)},
+            "learning_rate": rate,
+            "total_steps": steps,
         },
     )
 
 
-def _given(fields: Mapping[str, Any]) -> set[str]:
-    return {*fields, "ref_log_prob", "log_prob", "offset", "index", "step_count"}
+FROM_POLICY = {"completion", "messages", "offset", "log_prob", "ref_log_prob", "context_ids"}
+"""What a reward may read that comes with the completions, not from the data."""
 
 
-def _load(model: str, lora: int, reference: str) -> LanguagePolicy:
-    from guerdon.policies.language import LanguagePolicy
+def default_lr(width: int, lora: bool) -> float:
+    """1e-5 (1024 / width)^1.5, ten times that for an adapter: a rule of thumb through what small and large models are trained with.
 
-    adapter = {"r": lora, "lora_alpha": 2 * lora, "target_modules": "all-linear"} if lora else None
-    return LanguagePolicy.load(model, lora=adapter, reference=reference)
+    >>> round(default_lr(64, False), 6), default_lr(1024, True)
+    (0.00064, 0.0001)
+    """
+    return 1e-5 * (1024 / width) ** 1.5 * (10 if lora else 1)
 
 
-def _first_whole(reward: Reward) -> Reward:
-    for term in additive(reward, 0):
-        if term.level == "episode" and term.relation == "self":
+def first_whole(reward: Reward) -> Reward:
+    """The first term that counts for the reward and scores each whole answer by itself."""
+    for term, weight in additive(reward, 0).items():
+        if term.level == "episode" and term.relation == "self" and weight > 0:
             return term
     raise InputError(
         f"train: none of the reward's terms scores whole answers by themselves, so it is not clear what success is, in `{reward}`. "
-        "Give success='EXPR', e.g. success='numeric'."
+        "Give success='EXPR', e.g. success=numeric."
     )
+
+
+def _tasks(data: str, needs: Sequence[str]) -> list[Task]:
+    """Tasks with every field that the rewards read."""
+    if data.endswith(".jsonl"):
+        return tasks_from_jsonl(data, needs)
+    tasks = load_tasks(data)
+    missing = [n for n in needs if n != "prompt" and n not in tasks[0].fields]
+    if missing:
+        raise InputError(
+            f"train: the reward reads {', '.join(f'`{m}`' for m in missing)}, which {data} does not have; its fields are "
+            f"prompt, {', '.join(tasks[0].fields)}. Usual cause: a field of another name."
+        )
+    return tasks
+
+
+def _base(model: str) -> str:
+    """What an adapter's directory adapts; else the model itself."""
+    config = Path(model) / "adapter_config.json"
+    return json.loads(config.read_text())["base_model_name_or_path"] if config.is_file() else model
+
+
+def _width(model: str) -> int:
+    """The model's hidden size, read without its weights."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(model).get_text_config().hidden_size
+    except (OSError, ValueError) as e:
+        raise InputError(
+            f"train: expected a causal language model at {model!r}, got: {e} Usual cause: a misspelt path (a name that is no "
+            "directory is looked up on the model hub), or the directory of a run instead of the model in it."
+        ) from e
+
+
+def _load(model: str, lora: int, reference: str, prompts: Sequence[Any]) -> LanguagePolicy:
+    """The policy, after a look at whether it can read ``prompts``: before a run starts rather than in it."""
+    from guerdon.policies.language import LanguagePolicy
+
+    adapter = {"r": lora, "lora_alpha": 2 * lora, "target_modules": "all-linear"} if lora else None
+    policy = LanguagePolicy.load(model, lora=adapter, reference=reference)
+    policy.contexts(prompts)
+    return policy

@@ -2,14 +2,17 @@
 """How parts get what they need: a function's required parameters are its needs, fetched by name.
 
 So a recipe holds plain functions with their hyper-parameters bound (``functools.partial(gae, gamma=0.99)``), and the loop never
-learns what any of them is called.
+learns what any of them is called. Two beginnings of a name mean something:
+
+    ref_NAME   output NAME of the frozen reference: the same in the whole run, so fetched once per batch
+    old_NAME   output NAME as it was before the batch's first update; ``old_log_prob`` is that of the distribution sampled from
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -21,6 +24,8 @@ from guerdon.rollouts import Rollouts
 
 Part = Callable[..., Any]
 
+REFERENCE, BEFORE = "ref_", "old_"
+
 
 def name_of(part: Part) -> str:
     """The name of the function inside any number of partials."""
@@ -29,7 +34,17 @@ def name_of(part: Part) -> str:
     return getattr(part, "__name__", type(part).__name__)
 
 
-@functools.cache
+def names_of(parts: Iterable[Part]) -> list[str]:
+    """``name_of`` each; a name that comes again is numbered.
+
+    >>> names_of([sorted, len, sorted])
+    ['sorted', 'len', 'sorted_2']
+    """
+    names = [name_of(p) for p in parts]
+    return [n if (k := names[: i + 1].count(n)) == 1 else f"{n}_{k}" for i, n in enumerate(names)]
+
+
+@functools.lru_cache(maxsize=1024)
 def needs_of(part: Part) -> frozenset[str]:
     """The parameters without a default and not yet bound.
 
@@ -40,29 +55,41 @@ def needs_of(part: Part) -> frozenset[str]:
     return frozenset(p.name for p in inspect.signature(part).parameters.values() if p.default is p.empty and p.kind in kinds)
 
 
-class Ingredients(dict[str, Any]):
-    """What parts may ask for by name: tensors of the batch, and every step field of its Rollouts."""
+def needs_of_all(parts: Iterable[Part]) -> frozenset[str]:
+    return frozenset[str]().union(*(needs_of(p) for p in parts))
 
-    def __init__(self, rollouts: Rollouts, comparisons: Comparisons | None = None, **more: Any) -> None:
+
+class Ingredients(dict[str, Any]):
+    """What parts may ask for by name: tensors of the batch's rows, every step field of its Rollouts, its comparisons.
+
+    Everything but ``first``, ``second`` and ``target``, which are of pairs, has a first dimension of rows.
+    """
+
+    def __init__(self, rollouts: Rollouts, comparisons: Comparisons | None = None) -> None:
+        fields = {k: f.values for k, f in rollouts.fields.items() if f.level == "step" and isinstance(f.values, Tensor)}
         super().__init__(
+            fields,
             action=rollouts.action,
             mask=rollouts.mask,
             episode=rollouts.level("episode"),
             terminated=rollouts.terminated,
             truncated=rollouts.truncated,
             group=rollouts.group,
-            **({} if rollouts.log_prob is None else {"old_log_prob": rollouts.log_prob}),
-            **{k: f.values for k, f in rollouts.fields.items() if f.level == "step" and isinstance(f.values, Tensor)},
         )
+        if rollouts.log_prob is not None:
+            self["old_log_prob"] = rollouts.log_prob
         if comparisons is not None:
-            whole = comparisons.level == "episode"
-            self.update(
-                first=comparisons.first[:, 0] if whole else comparisons.first,
-                second=comparisons.second[:, 0] if whole else comparisons.second,
-                target=comparisons.target,
-            )
-        self.levels = rollouts.levels
-        self.update(more)
+            self.update(_pairs(comparisons, rollouts.action.device))
+        self.levels: Mapping[str, Tensor] = rollouts.levels
+
+    def at(self, rows: Tensor, comparisons: Comparisons | None) -> Ingredients:
+        """Those of some rows, with ``comparisons`` that count these."""
+        some = Ingredients.__new__(Ingredients)
+        some.update({k: v[rows] for k, v in self.items() if k not in ("first", "second", "target")})
+        if comparisons is not None:
+            some.update(_pairs(comparisons, self["mask"].device))
+        some.levels = {k: v[rows] for k, v in self.levels.items()}
+        return some
 
     def call(self, part: Part, step: int, **more: Any) -> Any:
         """``part`` with its needs from here, schedules among its bound arguments read at ``step``, level names turned into tensors."""
@@ -70,18 +97,29 @@ class Ingredients(dict[str, Any]):
         missing = needs_of(part) - given.keys()
         if missing:
             raise InputError(
-                f"{name_of(part)}: needs {', '.join(f'`{m}`' for m in sorted(missing))}, which this recipe has no source for; there are "
-                f"{', '.join(sorted(given))}. Usual cause: no reference policy, no value head, or no group for a part that needs one."
+                f"{name_of(part)}: needs {', '.join(f'`{m}`' for m in sorted(missing))}, which this recipe has no source for; there "
+                f"are {', '.join(sorted(given))}. Usual cause: a policy without reference or value head, a stage without reward or "
+                "credit, or a hyper-parameter without a default that was not bound."
             )
-        bound = {k: self._read(k, v, step) for k, v in _keywords(part).items() if callable(v) or isinstance(v, str)}
+        bound = {k: self._read(part, k, v, step) for k, v in _keywords(part).items() if callable(v) or isinstance(v, str)}
         return part(**{n: given[n] for n in needs_of(part)}, **bound)
 
-    def _read(self, name: str, value: Any, step: int) -> Any:
+    def _read(self, part: Part, name: str, value: Any, step: int) -> Any:
         if name == "level" and isinstance(value, str):
             if value not in self.levels:
-                raise InputError(f"level={value!r}: the rollouts have levels {', '.join(self.levels)}. Usual cause: nothing splits the rollouts at it.")
+                raise InputError(
+                    f"{name_of(part)}: `level` should be one of the rollouts' levels, {', '.join(self.levels)}, got {value!r}. "
+                    "Usual cause: nothing splits the rollouts at it."
+                )
             return self.levels[value]
-        return value(step) if callable(value) else value
+        return at(value, step)
+
+
+def _pairs(c: Comparisons, device: torch.device) -> dict[str, Tensor]:
+    """Pairs of whole episodes are rows; those of a finer level are (row, unit)."""
+    whole = c.level == "episode"
+    first, second = (x[:, 0] if whole else x for x in (c.first, c.second))
+    return {"first": first.to(device), "second": second.to(device), "target": c.target.to(device)}
 
 
 def _keywords(part: Part) -> Mapping[str, Any]:
@@ -91,8 +129,3 @@ def _keywords(part: Part) -> Mapping[str, Any]:
 def at(value: Any, step: int) -> Any:
     """A number, or a schedule read at ``step``."""
     return value(step) if callable(value) else value
-
-
-def not_ok(x: Tensor) -> Tensor:
-    """Where a status that isn't ok reached a tensor function."""
-    return torch.isnan(x)

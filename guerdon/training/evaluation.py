@@ -5,13 +5,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
-from guerdon.protocols import Policy
+from guerdon.errors import InputError
+from guerdon.protocols import Context, Policy, Sampling
 from guerdon.rollouts import Rollouts
 from guerdon.scores import Status
 from guerdon.training.recipe import Evaluation
+
+EVALUATION_SEED = 0x5EED  # fixed: successive evaluations, arms and seeds meet the same random streams
 
 
 def pass_at_k(correct: int, samples: int, k: int) -> float:
@@ -23,44 +28,53 @@ def pass_at_k(correct: int, samples: int, k: int) -> float:
     (0.25, 1.0, 0.9)
     """
     if not 0 <= correct <= samples or not 1 <= k <= samples:
-        raise ValueError(f"pass_at_k: expected 0 <= correct <= samples and 1 <= k <= samples, got correct={correct}, samples={samples}, k={k}.")
+        raise InputError(
+            f"pass_at_k: expected 0 <= correct <= samples and 1 <= k <= samples, got correct={correct}, samples={samples}, k={k}."
+        )
     return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
 
 
+@torch.no_grad()
 def evaluate(policy: Policy, evaluation: Evaluation, step: int) -> dict[str, float]:
     """eval/success (mean over samples), eval/pass@k, eval/greedy, eval/length, and eval/not_ok: the share that could not be judged.
 
-    Units that are not ok leave every figure but ``eval/not_ok``.
+    Completions that are not ok leave every figure but ``eval/not_ok``; a task with one leaves pass@k. NaN where nothing is left.
     """
     k = evaluation.samples
-    draw = evaluation.sample or policy.sample
-    contexts = [dataclasses.replace(c, index=i) for c in evaluation.contexts for i in range(k)]
-    out: dict[str, float] = {}
-    with torch.no_grad():
-        rollouts = draw(contexts, evaluation.sampling, seed=EVALUATION_SEED)
-        values, not_ok = _judge(evaluation, rollouts, step)
-        out["eval/success"] = values[~values.isnan()].mean().item() if not_ok < 1 else math.nan
-        out["eval/not_ok"] = not_ok
-        out["eval/length"] = rollouts.mask.sum(1).float().mean().item()
-        if k > 1:
-            rows = [v for v in values.reshape(-1, k) if not v.isnan().any()]
-            out[f"eval/pass@{k}"] = sum(pass_at_k(int((v > 0.5).sum()), k, k) for v in rows) / len(rows) if rows else math.nan
-        if evaluation.greedy:
-            greedy = draw(evaluation.contexts, dataclasses.replace(evaluation.sampling, temperature=0.0), seed=EVALUATION_SEED)
-            values, not_ok = _judge(evaluation, greedy, step)
-            out["eval/greedy"] = values[~values.isnan()].mean().item() if not_ok < 1 else math.nan
+    rollouts = _draw(policy, evaluation, [dataclasses.replace(c, index=i) for c in evaluation.contexts for i in range(k)])
+    values = _judge(evaluation, rollouts, step)
+    out = {
+        "eval/success": _mean(values),
+        "eval/not_ok": values.isnan().float().mean().item(),
+        "eval/length": rollouts.mask.sum(1).float().mean().item(),
+    }
+    if k > 1:
+        tasks = [v for v in values.reshape(-1, k) if not v.isnan().any()]
+        out[f"eval/pass@{k}"] = _mean(torch.tensor([pass_at_k(int((v > 0.5).sum()), k, k) for v in tasks]))
+    if evaluation.greedy:
+        sampling = dataclasses.replace(evaluation.sampling, temperature=0.0)
+        out["eval/greedy"] = _mean(_judge(evaluation, _draw(policy, evaluation, evaluation.contexts, sampling), step))
     return out
 
 
-EVALUATION_SEED = 0x5EED  # fixed: successive evaluations, arms and seeds meet the same random streams
+def _draw(policy: Policy, evaluation: Evaluation, contexts: Sequence[Context], sampling: Sampling | None = None) -> Rollouts:
+    sampling = sampling or evaluation.sampling
+    if evaluation.sample is not None:
+        return evaluation.sample(policy, contexts, sampling, EVALUATION_SEED)
+    return policy.sample(contexts, sampling, EVALUATION_SEED)
 
 
-def _judge(evaluation: Evaluation, rollouts: Rollouts, step: int) -> tuple[torch.Tensor, float]:
+def _judge(evaluation: Evaluation, rollouts: Rollouts, step: int) -> Tensor:
+    """[N] success, NaN where it could not be judged."""
     total = evaluation.success.score(rollouts, step=step).total
-    if total.level != "episode" or total.values.shape[1] != 1:
-        raise ValueError(
-            f"evaluation: the success reward should have one value per completion (level episode), got level {total.level} with "
-            f"{total.values.shape[1]} units a row. Usual cause: a per-step reward; pool it with .pool('min', 'episode')."
+    if total.level != "episode" or total.values.shape[1] != 1 or (total.status == Status.NONE).any():
+        raise InputError(
+            f"evaluation: the success reward should have one value per completion (level episode), got level `{total.level}` with up "
+            f"to {total.values.shape[1]} units a row. Usual cause: a per-step reward; pool it with .pool('min', 'episode')."
         )
-    there = total.status[:, 0] != Status.NONE
-    return total.values[:, 0], (total.values[:, 0].isnan() & there).float().mean().item()
+    return total.values[:, 0]
+
+
+def _mean(x: Tensor) -> float:
+    known = x[~x.isnan()]
+    return known.mean().item() if len(known) else math.nan

@@ -12,108 +12,110 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from guerdon.credit import variance_shares
-from guerdon.errors import RewardFailure
+from guerdon.errors import InputError
 from guerdon.protocols import Observer, Policy, Updater
 from guerdon.rollouts import Rollouts
 from guerdon.scores import Component, Scores, Status
 from guerdon.training import checkpoint
-from guerdon.training.binding import Ingredients, needs_of
+from guerdon.training.crediting import assign_credit
 from guerdon.training.evaluation import evaluate
-from guerdon.training.recipe import Batch, Recipe, Stage
+from guerdon.training.recipe import Recipe, Stage
+from guerdon.training.scoring import score
 from guerdon.training.update import Update
 
 
 @dataclass
 class Progress:
-    """Where a run stands; saved with each checkpoint."""
+    """Where a run stands; saved with each checkpoint. ``first`` and ``last`` are evaluations."""
 
     stage: int = 0
     stage_step: int = 0
+    stopped: bool = False
     step: int = 0
     samples: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    best: float = -math.inf
+    first: dict[str, float] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
+    best: float = -math.inf
+    step_best: int | None = None
 
 
-def train(recipe: Recipe, directory: Path, observers: Sequence[Observer] = (), config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def train(
+    recipe: Recipe, directory: Path, observers: Sequence[Observer] = (), config: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Run ``recipe`` in ``directory``, going on from its newest checkpoint if there is one. Returns the result, as in result.json.
 
     The trained policy is saved in ``directory/policy`` and, with an evaluation, the best one in ``directory/best``.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    policy = recipe.policy()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)  # a policy may draw its first weights, a new adapter say, from the global generator
+        policy = recipe.policy()
     saved = checkpoint.latest(directory)
     progress = Progress(**saved["progress"]) if saved else Progress()
     if saved:
         policy.load_state_dict(saved["policy"])
+    told = {**(config or {}), "about": dict(recipe.about), "total_steps": recipe.total_steps, "runs": 1}
     for o in observers:
-        o.start({**(config or {}), "about": dict(recipe.about)}, directory, progress.step)
-    run = _Run(recipe, directory, policy, progress, observers)
+        o.start(told, directory, progress.step)
+    run = Run(recipe, directory, policy, progress, observers)
     if not saved:
         run.evaluate("start")
     for i in range(progress.stage, len(recipe.stages)):
-        stage = recipe.stages[i]
-        updater = policy.updater(**stage.updater)
-        if saved and progress.stage == i and progress.stage_step:
+        updater = policy.updater(**recipe.stages[i].updater)
+        if progress.stage == i and progress.stage_step and saved:
             updater.load_state_dict(saved["updater"])
-        while progress.stage_step < stage.steps and not run.stopped():
-            run.step(stage, updater)
-        if i + 1 < len(recipe.stages):
-            progress.stage, progress.stage_step = i + 1, 0
+        if progress.stage < i:
+            progress.stage, progress.stage_step, progress.stopped = i, 0, False
+        while progress.stage_step < recipe.stages[i].steps and not progress.stopped:
+            run.step(recipe.stages[i], updater)
     policy.save(directory / "policy")
-    result = {"samples": progress.samples, "tokens": progress.tokens, "seconds": progress.seconds, "steps": progress.step, **progress.last}
+    result = run.result()
     for o in observers:
         o.finish(result)
     return result
 
 
-class _Run:
-    """One run's moving parts: what a step changes."""
+@dataclass
+class Run:
+    """One run's parts, and what a step does with them."""
 
-    def __init__(self, recipe: Recipe, directory: Path, policy: Policy, progress: Progress, observers: Sequence[Observer]) -> None:
-        self.recipe, self.directory, self.policy = recipe, directory, policy
-        self.progress, self.observers = progress, observers
+    recipe: Recipe
+    directory: Path
+    policy: Policy
+    progress: Progress
+    observers: Sequence[Observer]
 
     def step(self, stage: Stage, updater: Updater) -> None:
-        progress, recipe = self.progress, self.recipe
-        clock = _Clock()
-        batch = stage.source.batch(progress.stage_step, self.policy, recipe.seed)
+        progress, clock = self.progress, Clock()
+        at = progress.stage_step
+        batch = stage.source.batch(at, self.policy, seed_of(self.recipe.seed, progress.stage))
         clock.lap("sample")
-        batch, scores = score(stage, batch, self.policy, progress.stage_step)
+        batch, scores = score(stage, batch, self.policy, at)
         clock.lap("reward")
-        batch, ingredients, metrics = assign_credit(stage, batch, scores, self.policy, progress.stage_step)
-        metrics |= Update(stage, batch, scores, ingredients, self.policy, updater, progress.stage_step).run()
+        ingredients, metrics = assign_credit(stage, batch, scores, self.policy, at)
+        metrics |= Update(stage, batch, scores, ingredients, self.policy, updater, at).run()
         clock.lap("update")
+        self.count(batch.rollouts, clock.total)
+        self.tell(stage.name, {**metrics, **clock.laps, **batch_metrics(batch.rollouts, clock.total), **score_metrics(scores)})
+        self.keep(batch.rollouts, scores, stage, updater)
+
+    def count(self, rollouts: Rollouts, seconds: float) -> None:
+        progress = self.progress
         progress.stage_step += 1
         progress.step += 1
-        progress.samples += sum(s == "policy" for s in batch.rollouts.source)
-        tokens = int(batch.rollouts.mask.sum())
-        progress.tokens += tokens
-        progress.seconds += clock.total
-        metrics |= {"length": tokens / max(len(batch.rollouts), 1), "tokens_per_second": tokens / clock.total, **clock.laps}
-        self.tell(stage.name, metrics | _score_metrics(scores))
-        last = progress.stage_step == stage.steps
-        if scores is not None and (progress.step % recipe.save_rollouts_every == 0 or last or progress.stage_step == 1):
-            self.keep(batch.rollouts, scores)
-        if recipe.evaluation and (progress.step % recipe.evaluation.every == 0 or last):
-            self.evaluate(stage.name)
-        if progress.step % recipe.checkpoint_every == 0 or last:
-            self.checkpoint(updater)
-
-    def stopped(self) -> bool:
-        return self.recipe.stop is not None and self.recipe.stop(self.progress.last)
+        progress.samples += sum(s == "policy" for s in rollouts.source)
+        progress.tokens += int(rollouts.mask.sum())
+        progress.seconds += seconds
 
     def tell(self, stage: str, metrics: Mapping[str, Any]) -> None:
         p = self.progress
@@ -121,133 +123,78 @@ class _Run:
         for o in self.observers:
             o.metrics(p.step, line)
 
-    def evaluate(self, stage: str) -> None:
-        """Evaluation takes no part in ``seconds``: the clock of a run counts training."""
+    def keep(self, rollouts: Rollouts, scores: Scores | None, stage: Stage, updater: Updater) -> None:
+        """Rollouts, an evaluation, a checkpoint, in this order, where it is time for them."""
+        recipe, progress = self.recipe, self.progress
+        last, every = progress.stage_step == stage.steps, recipe.save_rollouts_every
+        if scores is not None and every and (progress.step % every == 0 or last or progress.stage_step == 1):
+            self.save_rollouts(rollouts, scores)
+        if recipe.evaluation and (progress.step % recipe.evaluation.every == 0 or last):
+            self.evaluate(stage.name)
+            progress.stopped = recipe.stop is not None and recipe.stop(progress.last)
+        if progress.step % recipe.checkpoint_every == 0 or last or progress.stopped:
+            state = {"progress": asdict(progress), "policy": self.policy.state_dict(), "updater": updater.state_dict()}
+            checkpoint.save(self.directory, progress.step, state)
+
+    def evaluate(self, during: str) -> None:
+        """Takes no part in ``seconds``: the clock of a run counts training."""
         if self.recipe.evaluation is None:
             return
-        found = self.progress.last = evaluate(self.policy, self.recipe.evaluation, self.progress.step)
-        if found.get(self.recipe.best, -math.inf) > self.progress.best:
-            self.progress.best = found[self.recipe.best]
+        progress, best = self.progress, self.recipe.best
+        found = progress.last = evaluate(self.policy, self.recipe.evaluation, progress.step)
+        progress.first = progress.first or found
+        if best not in found:
+            raise InputError(f"recipe `{self.recipe.name}`: `best` should be one of {', '.join(found)}, got {best!r}.")
+        if found[best] > progress.best:
+            progress.best, progress.step_best = found[best], progress.step
             self.policy.save(self.directory / "best")
-        self.tell("eval", {**found, "during": stage})
+        self.tell("eval", {**found, "during": during})
 
-    def keep(self, rollouts: Rollouts, scores: Scores) -> None:
+    def save_rollouts(self, rollouts: Rollouts, scores: Scores) -> None:
         for kind, what in (("rollouts", rollouts), ("scores", scores)):
             path = self.directory / kind / f"step-{self.progress.step:06d}.parquet"
             path.parent.mkdir(exist_ok=True)
             what.save(path)
 
-    def checkpoint(self, updater: Updater) -> None:
-        state = {
-            "progress": asdict(self.progress),
-            "policy": self.policy.state_dict(),
-            "updater": updater.state_dict(),
-        }
-        checkpoint.save(self.directory, self.progress.step, state)
+    def result(self) -> dict[str, Any]:
+        """Totals, the last evaluation, and the metric ``recipe.best`` at the start and at its best."""
+        p, best = self.progress, self.recipe.best
+        found = {"samples": p.samples, "tokens": p.tokens, "seconds": p.seconds, "steps": p.step, **p.last}
+        if p.first:
+            found |= {f"{best}_start": p.first[best], f"{best}_best": p.best, "step_best": p.step_best}
+        return found
 
 
-class _Clock:
+class Clock:
+    """Wall time of the parts of a step."""
+
     def __init__(self) -> None:
         self.start = self.last = time.perf_counter()
         self.laps: dict[str, float] = {}
 
     def lap(self, name: str) -> None:
         now = time.perf_counter()
-        self.laps[f"time/{name}"] = now - self.last
-        self.last = now
+        self.laps[f"time/{name}"], self.last = now - self.last, now
 
     @property
     def total(self) -> float:
         return self.last - self.start
 
 
-# ---- the step, part by part
+def seed_of(seed: int, stage: int) -> int:
+    """Each stage's own seed, so that its batches don't repeat those of the stages before; the first has the run's."""
+    return seed if stage == 0 else int(np.random.SeedSequence([seed, stage]).generate_state(1)[0])
 
 
-def score(stage: Stage, batch: Batch, policy: Policy, step: int) -> tuple[Batch, Scores | None]:
-    """Score the batch with the stage's reward; then weigh the rows by ``select``.
-
-    What the reward needs of the policy, and what any part needs of the frozen reference, is fetched first and kept as step fields.
-    """
-    needs = frozenset() if stage.reward is None else stage.reward.needs
-    frozen = {n for part in _parts(stage) for n in needs_of(part) if n.startswith("ref_")}
-    rollouts = batch.rollouts
-    for name, value in policy_outputs(policy, rollouts, (needs | frozen) - rollouts.fields.keys()).items():
-        rollouts = rollouts.with_field(name, "step", value)
-    if stage.reward is None:
-        return replace(batch, rollouts=rollouts), None
-    scores = stage.reward.score(rollouts, step=step)
-    refuse_failures(scores, stage.max_failed)
-    if stage.select is not None:
-        chosen = stage.select(rollouts, scores)
-        rollouts = rollouts.replace(weight=rollouts.weight * chosen)
-    return replace(batch, rollouts=rollouts), scores
+# ---- metrics of a step
 
 
-def _parts(stage: Stage) -> list[Any]:
-    return [p for p in (stage.credit, stage.combine, *stage.transforms, *(t.objective for t in stage.terms)) if p is not None]
+def batch_metrics(rollouts: Rollouts, seconds: float) -> dict[str, float]:
+    tokens, kept = int(rollouts.mask.sum()), (rollouts.weight > 0).float()
+    return {"length": tokens / max(len(rollouts), 1), "tokens_per_second": tokens / seconds, "kept": kept.mean().item()}
 
 
-def refuse_failures(scores: Scores, limit: float) -> None:
-    """Raise RewardFailure if more than ``limit`` of a term's units timed out or raised."""
-    for c in scores.trace.values():
-        share = c.shares()
-        failed = share["timeout"] + share["error"]
-        if failed > limit:
-            reasons = Counter(r for (n, k), r in c.reasons.items() if c.status[n, k] >= Status.TIMEOUT)
-            usual = "; ".join(f"{count} x {text}" for text, count in reasons.most_common(3))
-            raise RewardFailure(f"reward term `{c.name}`: {failed:.1%} of its units failed, more than the {limit:.1%} allowed. Reasons: {usual}")
-
-
-def policy_outputs(policy: Policy, rollouts: Rollouts, names: frozenset[str]) -> dict[str, Tensor]:
-    """Those of ``names`` that the policy can compute for the rollouts, without gradient."""
-    want = names & policy.outputs
-    if not want:
-        return {}
-    with torch.no_grad():
-        return policy.evaluate(rollouts, frozenset(want))
-
-
-def assign_credit(
-    stage: Stage, batch: Batch, scores: Scores | None, policy: Policy, step: int
-) -> tuple[Batch, Ingredients, dict[str, float]]:
-    """Advantages of every component, combined; steps whose return a failed unit would enter leave the mask and are counted."""
-    rollouts = batch.rollouts
-    ingredients = Ingredients(rollouts, batch.comparisons)
-    if stage.credit is None or scores is None:
-        return batch, ingredients, {}
-    ingredients.levels = scores.levels
-    before = policy_outputs(policy, rollouts, needs_of(stage.credit) - ingredients.keys())
-    ingredients.update(before)
-    rewards = scores.rewards()
-    parts = {name: ingredients.call(stage.credit, step, reward=r) for name, r in rewards.items()}
-    if stage.combine is None:
-        advantage = ingredients.call(stage.credit, step, reward=scores.reward())
-    else:
-        advantage = ingredients.call(stage.combine, step, advantages=parts, weights=dict.fromkeys(parts, 1.0))
-    if "value" in before:
-        ingredients["return_"] = advantage + before["value"]
-    for transform in stage.transforms:
-        advantage = ingredients.call(transform, step, advantage=advantage)
-    usable = rollouts.mask & ~torch.isnan(advantage)
-    metrics = {f"share/{k}": v for k, v in variance_shares(parts, usable).items()}
-    metrics["dropped"] = 1 - usable.sum().item() / max(rollouts.mask.sum().item(), 1)
-    metrics["no_signal"] = _no_signal(advantage, usable, rollouts.group)
-    for name in before:  # the update asks for these afresh, with gradient
-        ingredients[f"old_{name}"] = ingredients.pop(name)
-    ingredients.update(advantage=torch.where(usable, advantage, 0), mask=usable)
-    return batch, ingredients, metrics
-
-
-def _no_signal(advantage: Tensor, usable: Tensor, group: Tensor) -> float:
-    """Share of the groups in which every advantage is zero."""
-    moved = torch.where(usable, advantage, 0).abs().amax(1) > 0
-    groups, index = group.unique(return_inverse=True)
-    any_moved = torch.zeros(len(groups), dtype=torch.long, device=group.device).index_add_(0, index, moved.long())
-    return (any_moved == 0).float().mean().item()
-
-
-def _score_metrics(scores: Scores | None) -> dict[str, float]:
+def score_metrics(scores: Scores | None) -> dict[str, float]:
     if scores is None:
         return {}
     out = {"reward/total": episode_mean(scores.total)}

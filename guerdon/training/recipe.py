@@ -14,11 +14,16 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from guerdon.comparisons import Comparisons
+from guerdon.errors import InputError
 from guerdon.protocols import Context, Policy, Sampling, Scorer
 from guerdon.rollouts import Rollouts
 from guerdon.scores import Scores
 
 Number = float | Callable[[int], float]
+"""A number, or a schedule: the number at a step of its stage."""
+
+Sample = Callable[[Policy, Sequence[Context], Sampling, int], Rollouts]
+"""(policy, contexts, sampling, seed) -> one row per context; what stands in for ``policy.sample``."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +40,15 @@ class Source(Protocol):
     Must depend on (seed, step) and the policy alone, so that a resumed run sees the same batches.
     """
 
-    def batch(self, step: int, policy: Policy, seed: int) -> Batch: ...
+    def batch(self, step: int, policy: Any, seed: int) -> Batch: ...
 
 
 @dataclass(frozen=True)
 class Term:
-    """One loss: ``weight`` x ``reduction`` of ``objective``, over the rows for which ``rows(rollouts, scores)`` [N] is True (None: all)."""
+    """One loss: ``weight`` x ``reduction`` of ``objective``, over the rows for which ``rows(rollouts, scores)`` [N] is True.
+
+    ``rows`` None: all. A pair counts if both of its rows do.
+    """
 
     weight: Number
     objective: Callable[..., Any]
@@ -53,13 +61,16 @@ class Stage:
     """Part of a run with one source, one reward and one set of losses.
 
     credit     (reward, ...) -> advantage [N, T]; None: no advantages are needed
-    combine    (advantages, weights) -> advantage: components are credited apart, then combined. None: the summed reward is credited
+    combine    (advantages, weights) -> advantage: the reward's components, not yet weighted, are credited apart and then combined.
+               None: the total is credited
     transforms (advantage, ...) -> advantage, applied in order, e.g. whiten
-    select     (rollouts, scores) -> [N] rows kept (bool) or their weights (float)
+    select     (rollouts, scores) -> [N], the rows kept (bool) or how much each counts (float; 0 and NaN leave a row out). A row of
+               weight w adds w times its loss; what a reduction divides by is the number of rows or steps kept, not their weight
     updates    optimiser steps per batch; the rows are dealt out in order
     rounds     passes over the batch
     micro_rows largest number of rows (of pairs, where there are comparisons) in one forward pass; no effect on the result but rounding
-    updater    settings for ``policy.updater``; lr may be a schedule
+    updater    settings for ``policy.updater``
+    max_failed largest share of a reward term's units that may time out or raise before the run stops
     """
 
     name: str
@@ -78,10 +89,20 @@ class Stage:
     updater: Mapping[str, Any] = field(default_factory=dict)
     max_failed: float = 0.1
 
+    def __post_init__(self) -> None:
+        _at_least(f"stage `{self.name}`", 0, steps=self.steps)
+        _at_least(f"stage `{self.name}`", 1, terms=len(self.terms), updates=self.updates, rounds=self.rounds, micro_rows=self.micro_rows)
+        needing = [k for k in ("credit", "select") if getattr(self, k) is not None]
+        if needing and self.reward is None:
+            raise InputError(f"stage `{self.name}`: `{needing[0]}` needs a reward, got none.")
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Held-out tasks scored in the loop: ``samples`` draws per task (pass@k) and one greedy; the random streams are the same each time."""
+    """Held-out tasks scored in the loop: ``samples`` draws per task (pass@k) and one greedy; the random streams are the same each time.
+
+    ``success`` scores whole completions, above 1/2 is a success; ``sample`` stands in for ``policy.sample``.
+    """
 
     contexts: Sequence[Context]
     success: Scorer
@@ -89,15 +110,19 @@ class Evaluation:
     samples: int = 4
     sampling: Sampling = Sampling()
     greedy: bool = True
-    sample: Callable[..., Rollouts] | None = None
+    sample: Sample | None = None
+
+    def __post_init__(self) -> None:
+        _at_least("evaluation", 1, contexts=len(self.contexts), every=self.every, samples=self.samples)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """A policy, its stages, how it is evaluated; and how often the run is saved.
 
-    ``stop`` ends a stage early, told the newest evaluation. ``best`` names the evaluation metric whose maximum decides which policy is kept as the best.
-    ``about`` is printed and reported: a sentence, what is seen, settings worth showing. JSON values.
+    ``stop``, told each evaluation, ends its stage early. ``best`` names the evaluation metric whose maximum decides which policy is
+    kept as the best. ``save_rollouts_every`` 0: never. ``about`` is printed and reported: a sentence, what is seen, settings worth
+    showing. JSON values.
     """
 
     name: str
@@ -110,3 +135,17 @@ class Recipe:
     best: str = "eval/success"
     stop: Callable[[Mapping[str, float]], bool] | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _at_least(f"recipe `{self.name}`", 1, stages=len(self.stages), checkpoint_every=self.checkpoint_every)
+        _at_least(f"recipe `{self.name}`", 0, save_rollouts_every=self.save_rollouts_every)
+
+    @property
+    def total_steps(self) -> int:
+        return sum(stage.steps for stage in self.stages)
+
+
+def _at_least(whose: str, least: int, **counts: int) -> None:
+    for name, count in counts.items():
+        if count < least:
+            raise InputError(f"{whose}: expected `{name}` of {least} or more, got {count}.")

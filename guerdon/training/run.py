@@ -38,7 +38,8 @@ def run(
     config = {"command": list(command), "recipe": recipe, "arguments": dict(arguments)}
     if isinstance(made, Recipe):
         return run_recipe(made, out, observers, config)
-    claim(out, {**config, "about": dict(made.about)})
+    refuse_other(out, config)
+    ConfigFile().start({**config, "about": dict(made.about)}, out, 0)
     result = run_study(made, make, recipe, arguments, out, observers)
     write_json(out / "result.json", result)
     return result
@@ -47,35 +48,50 @@ def run(
 def run_recipe(
     recipe: Recipe, out: Path, observers: Sequence[Observer], config: Mapping[str, Any], tags: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Run one recipe with its metrics in ``out/metrics.jsonl``; ``tags`` are added to every line."""
-    claim(out, {**config, "about": dict(recipe.about)})
+    """Run one recipe with its metrics in ``out/metrics.jsonl``; ``tags`` are added to every line.
+
+    Nothing is written before the policy is there, so a model that can't be loaded leaves no directory behind.
+    """
+    refuse_other(out, config)
     if (out / "result.json").exists():
         return json.loads((out / "result.json").read_text())
-    told = [_Tagged(o, tags or {}) for o in [Jsonl(), *observers]]
+    told = [ConfigFile(), *(_Tagged(o, tags or {}) for o in [Jsonl(), *observers])]
     result = train(recipe, out, told, config)
     write_json(out / "result.json", {"schema": SCHEMA, **result})
     return result
 
 
-def claim(out: Path, config: Mapping[str, Any]) -> None:
-    """Write config.json, or check that the one there is of the same run: its recipe and arguments decide."""
+def refuse_other(out: Path, config: Mapping[str, Any]) -> None:
+    """Raise if ``out`` holds something else than this run: its recipe and arguments decide."""
     path = out / "config.json"
-    mine = json.loads(json.dumps({k: config[k] for k in ("recipe", "arguments")}))
-    if path.exists():
-        try:
-            there = json.loads(path.read_text())
-        except json.JSONDecodeError as e:
-            raise CheckpointError(f"{path}: expected JSON, got {e}. Usual cause: edited by hand, or a copy that was cut short.") from e
-        if {k: there.get(k) for k in mine} != mine:
-            raise InputError(
-                f"{out}: holds another run ({_brief(there)}), and this one is {_brief(mine)}; nothing was written. "
-                "Give another --out, or delete the directory."
-            )
+    if not path.exists():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError(f"{out}: expected an empty or new directory or a run to go on with, got other files; nothing was written.")
         return
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out}: expected an empty or new directory or a run to go on with, got other files; nothing was written.")
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"schema": SCHEMA, **config, "versions": versions()})
+    try:
+        there = json.loads(path.read_text())
+    except json.JSONDecodeError as e:
+        raise CheckpointError(f"{path}: expected JSON, got {e}. Usual cause: edited by hand, or a copy that was cut short.") from e
+    mine = json.loads(json.dumps({k: config[k] for k in ("recipe", "arguments")}))
+    if {k: there.get(k) for k in mine} != mine:
+        raise InputError(
+            f"{out}: holds another run ({_brief(there)}), and this one is {_brief(mine)}; nothing was written. "
+            "Give another --out, or delete the directory."
+        )
+
+
+class ConfigFile:
+    """An observer that writes config.json where there is none yet."""
+
+    def start(self, config: Mapping[str, Any], directory: Path, step: int) -> None:
+        path = directory / "config.json"
+        if not path.exists():
+            directory.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"schema": SCHEMA, **config, "versions": versions()})
+
+    def metrics(self, step: int, metrics: Mapping[str, Any]) -> None: ...
+
+    def finish(self, result: Mapping[str, Any]) -> None: ...
 
 
 def _brief(config: Mapping[str, Any]) -> str:

@@ -3,19 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-
 from guerdon.comparisons import Comparisons
 from guerdon.errors import InputError
 from guerdon.protocols import Context, Policy, Sampling
-from guerdon.rollouts import Rollouts
-from guerdon.training.recipe import Batch
+from guerdon.training.recipe import Batch, Sample
+
+Item = TypeVar("Item")
 
 
 def order(count: int, epoch: int, seed: int) -> np.ndarray:
@@ -26,8 +26,10 @@ def order(count: int, epoch: int, seed: int) -> np.ndarray:
 def picks(count: int, size: int, step: int, seed: int) -> list[tuple[int, int]]:
     """(item, epoch) of the ``size`` items of batch ``step``: every item once per epoch, each epoch in its own order.
 
-    >>> [len({i for i, _ in picks(6, 2, s, 0)} | {i for i, _ in picks(6, 2, s + 1, 0)} | {i for i, _ in picks(6, 2, s + 2, 0)}) for s in (0, 3)]
-    [6, 6]
+    >>> sorted(item for step in (0, 1, 2) for item, _ in picks(6, 2, step, seed=0))
+    [0, 1, 2, 3, 4, 5]
+    >>> [epoch for _, epoch in picks(6, 4, 1, seed=0)]
+    [0, 0, 1, 1]
     """
     places = range(step * size, (step + 1) * size)
     orders = {epoch: order(count, epoch, seed) for epoch in {p // count for p in places}}
@@ -38,34 +40,39 @@ def picks(count: int, size: int, step: int, seed: int) -> list[tuple[int, int]]:
 class Prompts:
     """A policy on tasks: ``prompts`` tasks a step, ``samples`` rows of each, which form a group.
 
-    ``contexts`` carry key, prompt and fields; ``sample`` stands in for ``policy.sample`` (a conversation with an environment, say):
-    a function (policy, contexts, sampling, seed) -> Rollouts.
+    ``sample`` stands in for ``policy.sample`` (a conversation with an environment, say).
     """
 
     contexts: Sequence[Context]
     prompts: int
     samples: int
     sampling: Sampling
-    sample: Callable[[Policy, Sequence[Context], Sampling, int], Rollouts] | None = None
+    sample: Sample | None = None
+
+    def __post_init__(self) -> None:
+        _check("Prompts", contexts=len(self.contexts), prompts=self.prompts, samples=self.samples)
 
     def batch(self, step: int, policy: Policy, seed: int) -> Batch:
         rows = [
-            Context(c.task, c.prompt, c.fields, index=epoch * self.samples + i, group=g)
+            replace(self.contexts[item], index=epoch * self.samples + i, group=g)
             for g, (item, epoch) in enumerate(picks(len(self.contexts), self.prompts, step, seed))
-            for c in [self.contexts[item]]
             for i in range(self.samples)
         ]
         with torch.no_grad():
-            draw = self.sample or (lambda p, *rest: p.sample(*rest))
-            return Batch(draw(policy, rows, self.sampling, seed))
+            if self.sample is None:
+                return Batch(policy.sample(rows, self.sampling, seed))
+            return Batch(self.sample(policy, rows, self.sampling, seed))
 
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """Written completions to imitate: ``encode(prompts, completions, fields)`` turns them into Rollouts (a policy's own)."""
+    """Completions to imitate: (prompt, completion), ``size`` a step. The policy's ``encode`` turns text into Rollouts."""
 
     rows: Sequence[tuple[Any, Any]]
     size: int
+
+    def __post_init__(self) -> None:
+        _check("Demonstrations", rows=len(self.rows), size=self.size)
 
     def batch(self, step: int, policy: Any, seed: int) -> Batch:
         chosen = [self.rows[i] for i, _ in picks(len(self.rows), self.size, step, seed)]
@@ -74,16 +81,22 @@ class Demonstrations:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Preference data: (prompt, chosen, rejected, probability that chosen is better); ``size`` pairs a step."""
+    """Preferences: (prompt, one completion, another, probability that the first is better), ``size`` pairs a step.
+
+    NaN for a probability nobody gave: the pair takes no part.
+    """
 
     rows: Sequence[tuple[Any, Any, Any, float]]
     size: int
+
+    def __post_init__(self) -> None:
+        _check("Pairs", rows=len(self.rows), size=self.size)
 
     def batch(self, step: int, policy: Any, seed: int) -> Batch:
         chosen = [self.rows[i] for i, _ in picks(len(self.rows), self.size, step, seed)]
         rollouts = policy.encode([r[0] for r in chosen for _ in (1, 2)], [x for r in chosen for x in r[1:3]])
         first = torch.arange(0, 2 * len(chosen), 2)
-        return Batch(rollouts, Comparisons(first, first + 1, torch.tensor([r[3] for r in chosen])))
+        return Batch(rollouts, Comparisons(first, first + 1, torch.tensor([float(r[3]) for r in chosen])))
 
 
 def contexts_of(tasks: Sequence[Any]) -> list[Context]:
@@ -93,11 +106,17 @@ def contexts_of(tasks: Sequence[Any]) -> list[Context]:
     return [Context(t.key, t.prompt, t.fields) for t in tasks]
 
 
-def split(items: Sequence[Any], held_out: int, seed: int) -> tuple[list[Any], list[Any]]:
+def split(items: Sequence[Item], held_out: int, seed: int) -> tuple[list[Item], list[Item]]:
     """(training, held-out) by a permutation that depends on the seed alone; at least one item each."""
     if not 0 < held_out < len(items):
-        raise InputError(f"split: expected 0 < held_out < {len(items)} items, got held_out={held_out}. Usual cause: too small a data file.")
+        raise InputError(
+            f"split: expected 0 < held_out < {len(items)} items, got held_out={held_out}. Usual cause: too small a data file."
+        )
     at = order(len(items), 0, seed)
     return [items[i] for i in at[held_out:]], [items[i] for i in at[:held_out]]
 
 
+def _check(whose: str, **counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise InputError(f"{whose}: expected `{name}` of 1 or more, got {count}. Usual cause: an empty data file or split.")

@@ -17,10 +17,12 @@ import os
 import queue
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from guerdon.errors import GuerdonError
 from guerdon.protocols import Observer
 from guerdon.training.recipe import Recipe
 
@@ -108,9 +110,21 @@ def _schedule(executor: ProcessPoolExecutor, jobs: list[Job], told: Any, observe
         done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
         _pass_on(told, observers)
         for future in done:
-            running.pop(future)
-            future.result()
+            _raise_of(future, running.pop(future).directory.name)
     _pass_on(told, observers)
+
+
+def _raise_of(future: Future[None], whose: str) -> None:
+    """Raise what ended a run, if something did, with the run's name."""
+    try:
+        future.result()
+    except GuerdonError as e:
+        raise type(e)(f"{whose}: {e}") from e
+    except BrokenProcessPool as e:
+        raise GuerdonError(
+            f"{whose}: expected its process to finish, but a process of the study was ended from outside. Usual cause: out of memory. "
+            "The same command goes on from the newest checkpoints."
+        ) from e
 
 
 def _pass_on(told: Any, observers: Sequence[Observer]) -> None:

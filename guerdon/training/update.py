@@ -8,25 +8,52 @@ into micro-batches changes nothing but rounding.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from guerdon.comparisons import Comparisons
-from guerdon.errors import GuerdonError
+from guerdon.errors import GuerdonError, InputError
 from guerdon.protocols import Policy, Updater
 from guerdon.scores import Scores, Status
-from guerdon.training.binding import Ingredients, at, name_of, needs_of
+from guerdon.training.binding import REFERENCE, Ingredients, at, names_of, needs_of_all
 from guerdon.training.recipe import Batch, Stage, Term
 
-_OF_PAIRS = ("first", "second", "target")
+
+class Means(dict[str, tuple[float, float]]):
+    """name -> (sum, count): means that are added up piece by piece."""
+
+    def add(self, name: str, total: float, count: float = 1.0) -> None:
+        s, c = self.get(name, (0.0, 0.0))
+        self[name] = s + total, c + count
+
+    def values_by_name(self) -> dict[str, float]:
+        return {k: s / c if c else math.nan for k, (s, c) in self.items()}
+
+
+@dataclass(frozen=True)
+class CountedTerm:
+    """A term with the units of the batch that count for it: ``mask`` [P] of pairs, or [N, T]."""
+
+    term: Term
+    name: str
+    mask: Tensor
+    of_pairs: bool
+
+    def count(self, units: Tensor, rows: Tensor) -> float:
+        """The reduction's divisor for a minibatch."""
+        return self.term.reduction.count(self.mask[units if self.of_pairs else rows])
 
 
 @dataclass
 class Update:
-    """One batch's optimiser steps: ``stage.rounds`` passes of ``stage.updates`` minibatches each."""
+    """One batch's optimiser steps: ``stage.rounds`` passes of ``stage.updates`` minibatches each.
+
+    A batch's units are its rows or, where it has comparisons, the pairs that were judged.
+    """
 
     stage: Stage
     batch: Batch
@@ -37,86 +64,126 @@ class Update:
     step: int
 
     def run(self) -> dict[str, float]:
-        """Metrics: ``loss/NAME`` averaged over minibatches, each objective's own metrics over their counts, the last step's norms."""
-        masks = [self.mask_of(t) for t in self.stage.terms]
-        totals: dict[str, list[float]] = {}
-        norms: dict[str, float] = {}
+        """Metrics: ``loss`` and ``loss/NAME`` of each term (not weighted), and the updater's, as means over minibatches; each
+        objective's own over what it counted."""
+        names = names_of(t.objective for t in self.stage.terms)
+        terms = [self.counted(t, name) for t, name in zip(self.stage.terms, names, strict=True)]
+        means = Means()
         for _ in range(self.stage.rounds):
-            for part in self.units().tensor_split(self.stage.updates):
-                counts = [t.reduction.count(self.counted(m, part)) for t, m in zip(self.stage.terms, masks, strict=True)]
-                losses = [0.0] * len(counts)
-                for chunk in part.split(self.stage.micro_rows):
-                    for i, x in enumerate(self.accumulate(chunk, masks, counts, totals)):
-                        losses[i] += x
-                for term, x in zip(self.stage.terms, losses, strict=True):
-                    _add(totals, f"loss/{name_of(term.objective)}", x, 1)
-                norms = self.updater.step(lr=at(self.stage.lr, self.step))
-        return norms | {k: s / c if c else math.nan for k, (s, c) in totals.items()}
+            for units in self.units().tensor_split(self.stage.updates):
+                self.minibatch(units, terms, means)
+        return means.values_by_name()
+
+    # ---- what counts
 
     def units(self) -> Tensor:
-        """What is dealt into minibatches: rows, or the pairs whose judgement is ok."""
-        if self.batch.comparisons is None:
-            return torch.arange(len(self.batch.rollouts))
-        return (self.batch.comparisons.status == Status.OK).nonzero()[:, 0]
+        c = self.batch.comparisons
+        return torch.arange(len(self.batch.rollouts)) if c is None else (c.status.cpu() == Status.OK).nonzero()[:, 0]
 
-    def mask_of(self, term: Term) -> Tensor:
-        """[N, T] the steps that count for a term."""
-        mask = self.ingredients["mask"] & (self.batch.rollouts.weight > 0)[:, None]
-        return mask if term.rows is None else mask & term.rows(self.batch.rollouts, self.scores)[:, None]
+    def counted(self, term: Term, name: str) -> CountedTerm:
+        rows = self.row_weight > 0
+        if term.rows is not None:
+            rows = rows & term.rows(self.batch.rollouts, self.scores)
+        if "pair" not in term.reduction.units:
+            return CountedTerm(term, name, self.ingredients["mask"] & rows[:, None], of_pairs=False)
+        c = self.batch.comparisons
+        if c is None:
+            raise InputError(f"{name}: a loss per pair needs comparisons, the source of stage `{self.stage.name}` gives none.")
+        return CountedTerm(term, name, rows[c.first[:, 0]] & rows[c.second[:, 0]] & (c.weight > 0).to(rows.device), of_pairs=True)
 
-    def counted(self, mask: Tensor, part: Tensor) -> Tensor:
-        """The mask that a term's reduction counts, within one minibatch."""
-        if self.batch.comparisons is not None:
-            return torch.ones(len(part), dtype=torch.bool)
-        return mask[part]
+    @cached_property
+    def row_weight(self) -> Tensor:
+        """[N]; 0 for rows that are left out, whose weight may be NaN."""
+        weight = self.batch.rollouts.weight
+        return torch.where(weight > 0, weight, 0)
 
-    def accumulate(self, chunk: Tensor, masks: list[Tensor], counts: list[float], totals: dict[str, list[float]]) -> Iterator[float]:
-        """Forward one micro-batch, hand the loss's gradient with respect to the policy's outputs to the updater; each term's share."""
-        rows, comparisons = self.rows_of(chunk)
+    def weight(self, unit: str, units: Tensor, rows: Tensor) -> Tensor:
+        """Of each pair, row or (as [N, 1]) step."""
+        c = self.batch.comparisons
+        if unit == "pair" and c is not None:
+            both = self.row_weight[c.first[units, 0]] * self.row_weight[c.second[units, 0]]
+            return c.weight[units].to(both.device) * both
+        return self.row_weight[rows] if unit == "row" else self.row_weight[rows, None]
+
+    def rows_of(self, units: Tensor) -> Tensor:
+        """The rows that some units stand on, in order, each once."""
+        c = self.batch.comparisons
+        return units if c is None else torch.cat([c.first[units, 0], c.second[units, 0]]).unique().cpu()
+
+    # ---- the steps
+
+    def minibatch(self, units: Tensor, terms: list[CountedTerm], means: Means) -> None:
+        """One step of the optimiser; none where nothing counts."""
+        counts = [t.count(units, self.rows_of(units)) for t in terms]
+        if not any(counts):
+            return
+        losses = [0.0] * len(terms)
+        new = torch.ones(len(self.batch.rollouts), dtype=torch.bool)  # a row that is in several pairs is counted with the first
+        for chunk in units.split(self.stage.micro_rows):
+            rows = self.rows_of(chunk)
+            for i, x in enumerate(self.microbatch(chunk, new, terms, counts, means)):
+                losses[i] += x
+            new[rows] = False
+        for t, x, count in zip(terms, losses, counts, strict=True):
+            if count:
+                means.add(f"loss/{t.name}", x)
+        means.add("loss", sum(at(t.term.weight, self.step) * x for t, x in zip(terms, losses, strict=True)))
+        for name, value in self.updater.step(lr=at(self.stage.lr, self.step)).items():
+            means.add(name, value)
+
+    def microbatch(
+        self, units: Tensor, new: Tensor, terms: list[CountedTerm], counts: list[float], means: Means
+    ) -> list[float]:
+        """Hand the gradient of the losses with respect to the policy's outputs to the updater; each term's loss."""
+        rows = self.rows_of(units)
         rollouts = self.batch.rollouts.rows(rows)
-        here = Ingredients(rollouts, comparisons)
-        here.levels = {k: v[rows] for k, v in self.ingredients.levels.items()}
-        here.update({k: v[rows] for k, v in self.ingredients.items() if k not in _OF_PAIRS})
-        wanted = frozenset().union(*(needs_of(t.objective) for t in self.stage.terms)) - here.keys()
-        outputs = self.policy.evaluate(rollouts, wanted & self.policy.outputs)
+        here = self.ingredients.at(rows, _renumbered(self.batch.comparisons, units, rows))
+        outputs = self.policy.evaluate(rollouts, self.wanted)
         leaves = {k: v.detach().requires_grad_(v.requires_grad) for k, v in outputs.items()}
-        reduced = []
-        for term, mask, count in zip(self.stage.terms, masks, counts, strict=True):
-            loss = here.call(term.objective, self.step, **leaves, mask=mask[rows])
-            if loss.unit != "pair":
-                loss = replace(loss, value=loss.value * rollouts.weight.view(-1, *[1] * (loss.value.dim() - 1)))
-            reduced.append(term.reduction(loss, count) if count else loss.value.new_zeros(()))
-            for key, (s, c) in loss.metrics.items():
-                _add(totals, key, float(s), float(c))
-        total = torch.stack([at(t.weight, self.step) * x for t, x in zip(self.stage.terms, reduced, strict=True)]).sum()
+        losses, weighted = [0.0] * len(terms), []
+        for i, (t, count) in enumerate(zip(terms, counts, strict=True)):
+            if count:
+                loss = self.loss(t, units, rows, new[rows].to(rollouts.mask.device), here, leaves)
+                value = t.term.reduction(loss, count)
+                weighted.append(at(t.term.weight, self.step) * value)
+                losses[i] = value.item()
+                for name, (s, c) in loss.metrics.items():
+                    means.add(name, float(s), float(c))
+        self.descend(torch.stack(weighted).sum(), outputs, leaves)
+        return losses
+
+    @cached_property
+    def wanted(self) -> frozenset[str]:
+        """What the losses need of the policy as it is now; the reference's part is already there."""
+        names = needs_of_all(t.objective for t in self.stage.terms) & self.policy.outputs
+        return frozenset(n for n in names if not (n.startswith(REFERENCE) and n in self.ingredients))
+
+    def loss(self, t: CountedTerm, units: Tensor, rows: Tensor, new: Tensor, here: Ingredients, leaves: dict[str, Tensor]) -> Any:
+        """A term's loss per unit, times the units' weights."""
+        mask = here["mask"] if t.of_pairs else t.mask[rows] & new[:, None]
+        loss = here.call(t.term.objective, self.step, **leaves, mask=mask)
+        if loss.unit not in t.term.reduction.units:
+            return loss  # which the reduction refuses, saying why
+        counted = loss.mask & t.mask[units] if t.of_pairs else loss.mask
+        return replace(loss, value=loss.value * self.weight(loss.unit, units, rows), mask=counted)
+
+    def descend(self, total: Tensor, outputs: dict[str, Tensor], leaves: dict[str, Tensor]) -> None:
         if not torch.isfinite(total):
             raise GuerdonError(
-                f"loss of stage `{self.stage.name}` at step {self.step}: expected a finite number, got {total.item()}. "
+                f"stage `{self.stage.name}`, step {self.step}: expected a finite loss, got {total.item()}. "
                 "Usual cause: a learning rate too high, or a log-probability of -inf."
             )
         if total.requires_grad:
             total.backward()
             self.updater.accumulate(outputs, {k: v.grad for k, v in leaves.items() if v.grad is not None})
-        return iter([x.item() for x in reduced])
-
-    def rows_of(self, chunk: Tensor) -> tuple[Tensor, Comparisons | None]:
-        """The rows of a micro-batch and, where units are pairs, its comparisons counting those rows."""
-        c = self.batch.comparisons
-        if c is None:
-            return chunk, None
-        rows = torch.cat([c.first[chunk, 0], c.second[chunk, 0]]).unique()
-
-        def moved(x: Tensor) -> Tensor:
-            return torch.stack([torch.searchsorted(rows, x[chunk, 0].contiguous()), x[chunk, 1]], -1)
-
-        margin = None if c.margin is None else c.margin[chunk]
-        who = [c.annotator[i] for i in chunk.tolist()]
-        return rows, Comparisons(
-            moved(c.first), moved(c.second), c.target[chunk], c.level, c.weight[chunk], margin, c.component, who, c.status[chunk]
-        )
 
 
-def _add(totals: dict[str, list[float]], key: str, value: float, count: float) -> None:
-    entry = totals.setdefault(key, [0.0, 0.0])
-    entry[0] += value
-    entry[1] += count
+def _renumbered(c: Comparisons | None, units: Tensor, rows: Tensor) -> Comparisons | None:
+    """Some of the pairs, with their rows counted in ``rows``, which are in order."""
+    if c is None:
+        return None
+
+    def moved(x: Tensor) -> Tensor:
+        return torch.stack([torch.searchsorted(rows, x[units, 0].cpu().contiguous()), x[units, 1].cpu()], -1)
+
+    return Comparisons(moved(c.first), moved(c.second), c.target[units], c.level, c.weight[units], status=c.status[units])
