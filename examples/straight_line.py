@@ -333,13 +333,13 @@ def improve(weights: Weights, tasks: list[list[int]], updates: int, seed: int, l
             reward[n, : len(written)] = torch.tensor(reward_of(written, digits), dtype=reward.dtype)
         advantage, counted = advantage_of(reward, mask)
 
-        losses, norm = [], 0.0
+        losses, norms = [], []
         for _ in range(ROUNDS):
             loss = clipped_surrogate(log_prob_of(weights, context, token), old_log_prob, advantage, counted)
-            norm = descend(weights, optimiser, loss, lr)
+            norms.append(descend(weights, optimiser, loss, lr))
             losses.append(loss.item())
         yield {"token": token, "mask": mask, "old_log_prob": old_log_prob, "reward": reward, "advantage": advantage,
-               "counted": counted, "losses": losses, "grad_norm": norm}  # fmt: skip
+               "counted": counted, "losses": losses, "grad_norms": norms}  # fmt: skip
 
 
 def greedy_success(weights: Weights, rows: list[list[int]]) -> float:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from guerdon.comparisons import Comparisons
-    from guerdon.rewards import Reward, checkers, linear, max_of, mean_of, min_of, parse, reward
+    from guerdon.rewards import Reward, checkers, linear, max_of, mean_of, min_of, reward
+    from guerdon.rewards.parse import parse
     from guerdon.rollouts import Rollouts
     from guerdon.scores import Bounds, Scores, Status
 

@@ -90,7 +90,8 @@ class Updater(Protocol):
 class Scorer(Protocol):
     """A reward, as far as a loop needs to know one."""
 
-    needs: frozenset[str]
+    @property
+    def needs(self) -> frozenset[str]: ...
 
     def score(self, rollouts: Rollouts, *, step: int = 0) -> Scores: ...
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from guerdon.errors import InputError, ShapeError, check_shape
+from guerdon.levels import is_finer, pool
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,17 +154,20 @@ class Rollouts:
         f, counts = self.field(name), self.unit_counts(level)
         if f.level == "task":
             return [v for v, count in zip(f.values, counts, strict=True) for _ in range(count)]
-        if f.level == level or (f.level == "step" and level == "step"):
-            return [f.values[n][k] for n, k in self.units(level)]
-        inner, outer = self.level(level), self.level(f.level)
+        if f.level == level:
+            return [row[k] for row, count in zip(f.values, counts, strict=True) for k in range(count)]
+        if is_finer(f.level, level):
+            raise InputError(
+                f"Rollouts: `{name}` has a value per {f.level}, and one per {level} is asked for. "
+                "Usual cause: a function of whole answers reads a field of their parts; give it level=."
+            )
+        outer = pool(self.level(f.level).double(), self.level(level), "first").tolist()
         out = []
-        for n, count in enumerate(counts):
+        for n, (row, units, count) in enumerate(zip(f.values, outer, counts, strict=True)):
             for k in range(count):
-                at = int((inner[n] == k).nonzero()[0, 0])
-                unit = int(outer[n, at])
-                if unit < 0:
+                if not units[k] >= 0:
                     raise InputError(f"Rollouts: `{name}` has no value for {level} {k} of row {n}: that {level} lies in no {f.level}.")
-                out.append(f.values[n][unit])
+                out.append(row[int(units[k])])
         return out
 
     # ---- making others of it
@@ -261,7 +265,7 @@ class Rollouts:
     @staticmethod
     def concat(parts: Sequence[Rollouts]) -> Rollouts:
         """Rows of several Rollouts in order; padded to the longest. Groups are kept apart; fields must be those of the first."""
-        from guerdon.storage import concat_rollouts
+        from guerdon.concatenation import concat_rollouts
 
         return concat_rollouts(parts)
 

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-GROUND = ("errors", "levels", "rollouts", "scores", "comparisons", "protocols", "storage")
+GROUND = ("errors", "levels", "rollouts", "scores", "comparisons", "protocols", "storage", "columns", "concatenation")
 FLOORS = (
     GROUND,
     ("credit", "objectives"),  # pure functions: they may import the ground floor only, as any floor may

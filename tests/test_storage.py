@@ -16,11 +16,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 
 from guerdon.comparisons import Comparisons
+from guerdon.concatenation import concat_rollouts
 from guerdon.errors import CheckpointError, InputError, ShapeError
 from guerdon.rollouts import Field, Rollouts
 from guerdon.scores import Bounds, Component, Scores, Status, component, scores_of
 from guerdon.storage import (
-    concat_rollouts,
     load_comparisons,
     load_rollouts,
     load_scores,

@@ -31,8 +31,8 @@ from guerdon.training.recipe import Evaluation, Recipe, Stage, Term
 from guerdon.training.sources import Demonstrations, Prompts, contexts_of
 
 LENGTH, SEED = 3, 5
-TASKS, PROMPTS, SAMPLES = 7, 5, 6  # fewer tasks than three batches take, so that epochs end within one
-UPDATES, ROUNDS, LEARNING_RATE = 3, 2, 1e-2  # a rate at which the second round on a batch leaves the clip's interval
+TASKS, PROMPTS = 7, 5  # fewer tasks than three batches take, so that epochs end within one
+UPDATES, ROUNDS, LEARNING_RATE = 3, 2, 5e-3  # a rate at which the second round on a batch leaves the clip's interval
 ROOM = Sampling(max_new_tokens=2 * LENGTH + 2)
 PATH = Path(__file__).resolve().parent.parent / "examples" / "straight_line.py"
 
@@ -57,7 +57,7 @@ def _float64() -> Iterator[None]:
 def script() -> ModuleType:
     """The script with smaller batches."""
     module = load_script()
-    module.PROMPTS, module.SAMPLES, module.ROUNDS = PROMPTS, SAMPLES, ROUNDS
+    module.PROMPTS, module.ROUNDS = PROMPTS, ROUNDS
     return module
 
 
@@ -82,7 +82,7 @@ def policy_with(weights: dict[str, Tensor]) -> LanguagePolicy:
 def taught(script: ModuleType, _float64: None) -> dict[str, Tensor]:
     """Weights that write the form and half of the steps."""
     weights = weights_of(fresh_policy())
-    for _ in script.teach(weights, script.demonstrations(400, LENGTH, SEED), 60, SEED, size=16):
+    for _ in script.teach(weights, script.demonstrations(400, LENGTH, SEED), 150, SEED, size=32):
         pass
     return {k: v.detach() for k, v in weights.items()}
 
@@ -123,15 +123,15 @@ def composed(stage: Stage, policy: LanguagePolicy, directory: Path, seen: Seen) 
     return seen
 
 
-def same_numbers(script_says: Any, loop_says: Any) -> None:
-    torch.testing.assert_close(torch.as_tensor(script_says), torch.as_tensor(loop_says), atol=1e-6, rtol=0)
+def same_numbers(script_says: Any, loop_says: Any, atol: float) -> None:
+    torch.testing.assert_close(torch.as_tensor(script_says), torch.as_tensor(loop_says), atol=atol, rtol=0)
 
 
-def same_weights(weights: dict[str, Tensor], policy: LanguagePolicy) -> None:
+def same_weights(weights: dict[str, Tensor], policy: LanguagePolicy, atol: float) -> None:
     theirs = policy.model.state_dict()
     assert weights.keys() == theirs.keys()
     for name, w in weights.items():
-        torch.testing.assert_close(w.detach(), theirs[name], atol=1e-6, rtol=0, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(w.detach(), theirs[name], atol=atol, rtol=0, msg=lambda m, name=name: f"{name}: {m}")
 
 
 def test_task_and_tokens_are_the_same(script: ModuleType) -> None:
@@ -159,12 +159,18 @@ def test_teaching_is_the_same(script: ModuleType, tmp_path: Path) -> None:
     source = Demonstrations(running_digits.demonstrations(20, LENGTH, SEED), size)
     term = Term(1.0, negative_log_likelihood, token_mean)
     seen = composed(Stage("warm", updates, source, [term], lr=lambda s: 3e-3 * (1 - s / updates)), policy, tmp_path, Seen())
-    same_numbers(losses, [line["loss/negative_log_likelihood"] for line in seen.lines])
-    same_weights(weights, policy)
+    same_numbers(losses, [line["loss/negative_log_likelihood"] for line in seen.lines], 1e-9)
+    same_weights(weights, policy, 1e-9)
     assert losses[-1] < losses[0]
 
 
-def test_improving_is_the_same(script: ModuleType, taught: dict[str, Tensor], tmp_path: Path) -> None:
+# With two samples of a prompt the policy reads each context again for each, as the script does, and all that differs is the order
+# of float64 sums. With six it reads contexts once, and a gradient is rounded to float32 in the norms before or after it is summed.
+@pytest.mark.parametrize(("samples", "atol"), [(2, 1e-9), (6, 1e-6)])
+def test_improving_is_the_same(
+    script: ModuleType, taught: dict[str, Tensor], samples: int, atol: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "SAMPLES", samples)
     weights, policy, seen = copied(taught), policy_with(taught), Seen()
     tasks = script.rows_of_digits(TASKS, LENGTH, random.Random(f"tasks {SEED}"), held_out=False)
     records = list(script.improve(weights, tasks, UPDATES, SEED, LEARNING_RATE))
@@ -173,7 +179,7 @@ def test_improving_is_the_same(script: ModuleType, taught: dict[str, Tensor], tm
     stage = Stage(
         "train",
         UPDATES,
-        Prompts(contexts, PROMPTS, SAMPLES, ROOM),
+        Prompts(contexts, PROMPTS, samples, ROOM),
         [Term(1.0, clipped_surrogate, token_mean)],
         reward=quickstart.rewards()["dense"],
         credit=partial(group_relative, level="step"),
@@ -188,19 +194,20 @@ def test_improving_is_the_same(script: ModuleType, taught: dict[str, Tensor], tm
         records, seen.rollouts, seen.scores, seen.advantage, seen.lines, strict=True
     ):
         assert torch.equal(ours["token"], rollouts.action) and torch.equal(ours["mask"], rollouts.mask)
-        same_numbers(ours["old_log_prob"], rollouts.log_prob)
-        same_numbers(ours["reward"], scores.reward())
+        same_numbers(ours["old_log_prob"], rollouts.log_prob, 10 * atol)
+        same_numbers(ours["reward"], scores.reward(), 1e-9)
         assert torch.equal(ours["counted"], rollouts.mask & ~advantage.isnan())
-        same_numbers(ours["advantage"], advantage.nan_to_num(0.0))
-        same_numbers(sum(ours["losses"]) / ROUNDS, line["loss/clipped_surrogate"])
-        same_numbers(ours["grad_norm"], line["grad_norm"])
-    same_weights(weights, policy)
+        same_numbers(ours["advantage"], advantage.nan_to_num(0.0), 1e-9)
+        same_numbers(sum(ours["losses"]) / ROUNDS, line["loss/clipped_surrogate"], atol)
+        same_numbers(sum(ours["grad_norms"]) / ROUNDS, line["grad_norm"], atol)
+    same_weights(weights, policy, atol)
 
-    # What would make agreement cheap: nothing to compare, nothing clipped, rows of one length.
+    # What would make agreement cheap: nothing to compare, nothing clipped, every token counted, no movement.
     assert len(records) == UPDATES
     assert all(r["advantage"].abs().max() > 0.5 for r in records)
-    assert all(min(line["clip_low"], line["clip_high"]) > 0.01 for line in seen.lines)
+    assert all(line["clip_low"] > 0.01 for line in seen.lines) and any(line["clip_high"] > 0.01 for line in seen.lines)
     assert any(not torch.equal(r["counted"], r["mask"]) for r in records)
+    assert max((w - taught[k]).abs().max().item() for k, w in weights.items()) > LEARNING_RATE
 
 
 def test_rewards_are_the_same_on_damaged_chains(script: ModuleType) -> None:
@@ -233,7 +240,7 @@ def test_rewards_are_the_same_on_damaged_chains(script: ModuleType) -> None:
     ours = torch.zeros(len(rows), longest)
     for n, (tokens, digits) in enumerate(zip(written, rows, strict=True)):
         ours[n, : len(tokens)] = torch.tensor(script.reward_of(tokens, digits))
-    same_numbers(ours, quickstart.rewards()["dense"].score(rollouts).reward())
+    same_numbers(ours, quickstart.rewards()["dense"].score(rollouts).reward(), 1e-9)
     assert len(ours.sum(1).unique()) > 6
 
 
@@ -246,10 +253,10 @@ def test_the_held_out_check_is_the_same(script: ModuleType, taught: dict[str, Te
 
 
 def test_it_learns(capsys: pytest.CaptureFixture[str]) -> None:
-    """From a sixth of the chains or less to most of them, as shown by the curve that it prints."""
+    """From few of the chains to most of them, as the curve says that it prints."""
     torch.set_default_dtype(torch.float32)
     try:
-        curve = load_script().train(length=4, taught=150, updates=8)
+        curve = load_script().train(length=4, updates=8)
     finally:
         torch.set_default_dtype(torch.float64)
     assert curve[0] < 0.3 and curve[-1] > 0.7

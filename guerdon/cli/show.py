@@ -36,7 +36,8 @@ def show_names() -> None:
     from guerdon.rewards.parse import builtin_names
 
     for title, found in (("recipes", {n: recipes.find(n) for n in recipes.names()}), ("rewards", builtin_names())):
-        print(f"{title}\n{listed({n: [(inspect.getdoc(f) or '').partition(chr(10))[0]] for n, f in sorted(found.items())})}\n")
+        first = {name: [(inspect.getdoc(f) or "").partition("\n")[0].replace("``", "`")] for name, f in sorted(found.items())}
+        print(f"{title}\n{listed(first)}\n")
     print("guerdon show NAME says more of a recipe; guerdon show 'numeric + 0.2*length' prints a reward as a tree.")
 
 
@@ -79,7 +80,7 @@ def described(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
     """
     text = inspect.getdoc(function) or ""
     names = "|".join(map(re.escape, inspect.signature(function).parameters)) or r"(?!)"
-    about, *pieces = re.split(rf"(?:^|[;.]\s+|\n\s*)({names}):\s", text)
+    about, *pieces = re.split(rf"(?:^|;\s+|(?<=\.)\s+|\n\s*)({names}):\s", text)
     meaning = {name: " ".join(said.split()).rstrip(".;") for name, said in zip(pieces[::2], pieces[1::2], strict=True)}
     return about.strip(), meaning
 

@@ -92,14 +92,14 @@ class Ingredients(dict[str, Any]):
         return some
 
     def call(self, part: Part, step: int, **more: Any) -> Any:
-        """``part`` with its needs from here, schedules among its bound arguments read at ``step``, level names turned into tensors."""
+        """``part`` with its needs from here; bound schedules are read at ``step``, a bound level's name becomes its tensor."""
         given = {**self, **more}
         missing = needs_of(part) - given.keys()
         if missing:
             raise InputError(
-                f"{name_of(part)}: needs {', '.join(f'`{m}`' for m in sorted(missing))}, which this recipe has no source for; there "
-                f"are {', '.join(sorted(given))}. Usual cause: a policy without reference or value head, a stage without reward or "
-                "credit, or a hyper-parameter without a default that was not bound."
+                f"{name_of(part)}: needs {', '.join(f'`{m}`' for m in sorted(missing))}, which this recipe has no source for; "
+                f"there are {', '.join(sorted(given))}. Usual cause: a policy without reference or value head, a stage without "
+                "reward or credit, or a hyper-parameter without a default that was not bound."
             )
         bound = {k: self._read(part, k, v, step) for k, v in _keywords(part).items() if callable(v) or isinstance(v, str)}
         return part(**{n: given[n] for n in needs_of(part)}, **bound)

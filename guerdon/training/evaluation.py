@@ -36,7 +36,7 @@ def pass_at_k(correct: int, samples: int, k: int) -> float:
 
 @torch.no_grad()
 def evaluate(policy: Policy, evaluation: Evaluation, step: int) -> dict[str, float]:
-    """eval/success (mean over samples), eval/pass@k, eval/greedy, eval/length, and eval/not_ok: the share that could not be judged.
+    """eval/success (mean over samples), eval/pass@k, eval/greedy, eval/length; eval/not_ok, the share that could not be judged.
 
     Completions that are not ok leave every figure but ``eval/not_ok``; a task with one leaves pass@k. NaN where nothing is left.
     """
@@ -69,8 +69,8 @@ def _judge(evaluation: Evaluation, rollouts: Rollouts, step: int) -> Tensor:
     total = evaluation.success.score(rollouts, step=step).total
     if total.level != "episode" or total.values.shape[1] != 1 or (total.status == Status.NONE).any():
         raise InputError(
-            f"evaluation: the success reward should have one value per completion (level episode), got level `{total.level}` with up "
-            f"to {total.values.shape[1]} units a row. Usual cause: a per-step reward; pool it with .pool('min', 'episode')."
+            f"evaluation: the success reward should have one value per completion (level episode), got level `{total.level}` "
+            f"with up to {total.values.shape[1]} units a row. Usual cause: a per-step reward; pool it with .pool('min', 'episode')."
         )
     return total.values[:, 0]
 

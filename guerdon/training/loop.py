@@ -52,11 +52,10 @@ class Progress:
 def train(
     recipe: Recipe, directory: Path, observers: Sequence[Observer] = (), config: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Run ``recipe`` in ``directory``, going on from its newest checkpoint if there is one. Returns the result, as in result.json.
+    """Run ``recipe`` in ``directory``, from its newest checkpoint on if there is one. Returns the result, as in result.json.
 
     The trained policy is saved in ``directory/policy`` and, with an evaluation, the best one in ``directory/best``.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)  # a policy may draw its first weights, a new adapter say, from the global generator
         policy = recipe.policy()
@@ -64,6 +63,7 @@ def train(
     progress = Progress(**saved["progress"]) if saved else Progress()
     if saved:
         policy.load_state_dict(saved["policy"])
+    directory.mkdir(parents=True, exist_ok=True)  # not before there is a policy to train
     told = {**(config or {}), "about": dict(recipe.about), "total_steps": recipe.total_steps, "runs": 1}
     for o in observers:
         o.start(told, directory, progress.step)
@@ -157,11 +157,12 @@ class Run:
             what.save(path)
 
     def result(self) -> dict[str, Any]:
-        """Totals, the last evaluation, and the metric ``recipe.best`` at the start and at its best."""
+        """Totals, the last evaluation, the first (``_start`` after the names), the best ``recipe.best`` and its step."""
         p, best = self.progress, self.recipe.best
-        found = {"samples": p.samples, "tokens": p.tokens, "seconds": p.seconds, "steps": p.step, **p.last}
+        found: dict[str, Any] = {"samples": p.samples, "tokens": p.tokens, "seconds": p.seconds, "steps": p.step, **p.last}
         if p.first:
-            found |= {f"{best}_start": p.first[best], f"{best}_best": p.best, "step_best": p.step_best}
+            found |= {f"{k}_start": x for k, x in p.first.items()}
+            found |= {f"{best}_best": p.best, "step_best": p.step_best}
         return found
 
 

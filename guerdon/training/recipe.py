@@ -61,14 +61,15 @@ class Stage:
     """Part of a run with one source, one reward and one set of losses.
 
     credit     (reward, ...) -> advantage [N, T]; None: no advantages are needed
-    combine    (advantages, weights) -> advantage: the reward's components, not yet weighted, are credited apart and then combined.
+    combine    (advantages, weights) -> advantage: the reward's components, not yet weighted, are credited apart, then combined.
                None: the total is credited
     transforms (advantage, ...) -> advantage, applied in order, e.g. whiten
-    select     (rollouts, scores) -> [N], the rows kept (bool) or how much each counts (float; 0 and NaN leave a row out). A row of
-               weight w adds w times its loss; what a reduction divides by is the number of rows or steps kept, not their weight
+    select     (rollouts, scores) -> [N], the rows kept (bool) or how much each counts (float; 0 and NaN leave a row out). A row
+               of weight w adds w times its loss; what a reduction divides by is the number of rows or steps kept, not their
+               weight. Rows left out still are in their group's statistics
     updates    optimiser steps per batch; the rows are dealt out in order
     rounds     passes over the batch
-    micro_rows largest number of rows (of pairs, where there are comparisons) in one forward pass; no effect on the result but rounding
+    micro_rows largest number of rows (of pairs, where there are comparisons) in one forward pass; changes nothing but rounding
     updater    settings for ``policy.updater``
     max_failed largest share of a reward term's units that may time out or raise before the run stops
     """
@@ -90,16 +91,17 @@ class Stage:
     max_failed: float = 0.1
 
     def __post_init__(self) -> None:
-        _at_least(f"stage `{self.name}`", 0, steps=self.steps)
-        _at_least(f"stage `{self.name}`", 1, terms=len(self.terms), updates=self.updates, rounds=self.rounds, micro_rows=self.micro_rows)
+        whose = f"stage `{self.name}`"
+        _at_least(whose, 0, steps=self.steps)
+        _at_least(whose, 1, terms=len(self.terms), updates=self.updates, rounds=self.rounds, micro_rows=self.micro_rows)
         needing = [k for k in ("credit", "select") if getattr(self, k) is not None]
         if needing and self.reward is None:
-            raise InputError(f"stage `{self.name}`: `{needing[0]}` needs a reward, got none.")
+            raise InputError(f"{whose}: `{needing[0]}` needs a reward, got none.")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Held-out tasks scored in the loop: ``samples`` draws per task (pass@k) and one greedy; the random streams are the same each time.
+    """Held-out tasks scored in the loop: ``samples`` draws per task (pass@k) and one greedy, always with the same random numbers.
 
     ``success`` scores whole completions, above 1/2 is a success; ``sample`` stands in for ``policy.sample``.
     """
@@ -120,9 +122,9 @@ class Evaluation:
 class Recipe:
     """A policy, its stages, how it is evaluated; and how often the run is saved.
 
-    ``stop``, told each evaluation, ends its stage early. ``best`` names the evaluation metric whose maximum decides which policy is
-    kept as the best. ``save_rollouts_every`` 0: never. ``about`` is printed and reported: a sentence, what is seen, settings worth
-    showing. JSON values.
+    ``stop``, told each evaluation, ends its stage early. ``best`` names the evaluation metric whose maximum decides which policy
+    is kept as the best. ``save_rollouts_every`` 0: never. ``about`` is printed and reported: a sentence, what is seen, settings
+    worth showing. JSON values.
     """
 
     name: str

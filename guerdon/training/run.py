@@ -28,7 +28,12 @@ SCHEMA = 1
 
 
 def run(
-    make: Make, recipe: str, arguments: Mapping[str, Any], out: Path, observers: Sequence[Observer] = (), command: Sequence[str] = ()
+    make: Make,
+    recipe: str,
+    arguments: Mapping[str, Any],
+    out: Path,
+    observers: Sequence[Observer] = (),
+    command: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Run what ``make(recipe, arguments)`` returns in ``out``, or go on with it where it was interrupted.
 
@@ -53,25 +58,26 @@ def run_recipe(
     Nothing is written before the policy is there, so a model that can't be loaded leaves no directory behind.
     """
     refuse_other(out, config)
-    if (out / "result.json").exists():
-        return json.loads((out / "result.json").read_text())
-    told = [ConfigFile(), *(_Tagged(o, tags or {}) for o in [Jsonl(), *observers])]
-    result = train(recipe, out, told, config)
-    write_json(out / "result.json", {"schema": SCHEMA, **result})
-    return result
+    path = out / "result.json"
+    if not path.exists():
+        told: list[Observer] = [ConfigFile(), *(_Tagged(o, tags or {}) for o in [Jsonl(), *observers])]
+        write_json(path, {"schema": SCHEMA, **train(recipe, out, told, config)})
+    return json.loads(path.read_text())
 
 
 def refuse_other(out: Path, config: Mapping[str, Any]) -> None:
     """Raise if ``out`` holds something else than this run: its recipe and arguments decide."""
     path = out / "config.json"
     if not path.exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise InputError(f"{out}: expected an empty or new directory or a run to go on with, got other files; nothing was written.")
+        if out.exists() and (not out.is_dir() or any(f != _unfinished(path) for f in out.iterdir())):
+            raise InputError(
+                f"{out}: expected an empty or new directory or a run to go on with, got other files; nothing was written."
+            )
         return
     try:
         there = json.loads(path.read_text())
     except json.JSONDecodeError as e:
-        raise CheckpointError(f"{path}: expected JSON, got {e}. Usual cause: edited by hand, or a copy that was cut short.") from e
+        raise CheckpointError(f"{path}: expected JSON, got {e}. Usual cause: edited by hand, or a copy cut short.") from e
     mine = json.loads(json.dumps({k: config[k] for k in ("recipe", "arguments")}))
     if {k: there.get(k) for k in mine} != mine:
         raise InputError(
@@ -111,9 +117,13 @@ def versions() -> dict[str, str]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write atomically; NaN becomes null, since JSON has none."""
-    temporary = path.with_name(f".{path.name}.unfinished")
-    temporary.write_text(json.dumps(_no_nan(value), indent=1, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    _unfinished(path).write_text(json.dumps(_no_nan(value), indent=1, allow_nan=False) + "\n")
+    os.replace(_unfinished(path), path)
+
+
+def _unfinished(path: Path) -> Path:
+    """Where a file is written before it is renamed; what a killed run leaves of it is written over."""
+    return path.with_name(f".{path.name}.unfinished")
 
 
 def _no_nan(x: Any) -> Any:

@@ -20,7 +20,7 @@ from guerdon.training.recipe import Batch, Stage
 def score(stage: Stage, batch: Batch, policy: Policy, step: int) -> tuple[Batch, Scores | None]:
     """Score the batch with the stage's reward; then weigh the rows by ``select``.
 
-    What the reward needs of the policy, and what any part needs of the frozen reference, is fetched first and kept as step fields.
+    What the reward needs of the policy, and any part of the frozen reference, is fetched first and kept as step fields.
     """
     rollouts = batch.rollouts
     parts = [p for p in (stage.credit, stage.combine, *stage.transforms, *(t.objective for t in stage.terms)) if p is not None]
@@ -41,17 +41,22 @@ def weights_of(chosen: Tensor, rollouts: Rollouts) -> Tensor:
     """What ``select`` returned, as weights: 0 where it is False or NaN."""
     check_shape("select", "the result", chosen, (len(rollouts),), "a choice per step instead of per row")
     if (chosen < 0).any():
-        raise InputError(f"select: expected weights of 0 or more, got {chosen.min().item()}. Usual cause: rewards used as weights.")
+        least = chosen.min().item()
+        raise InputError(f"select: expected weights of 0 or more, got {least}. Usual cause: rewards used as weights.")
     weight = chosen.to(torch.promote_types(chosen.dtype, rollouts.weight.dtype))
     return torch.where(weight.isnan(), 0, weight)
 
 
 def refuse_failures(scores: Scores, limit: float) -> None:
-    """Raise RewardFailure if more than ``limit`` of the units of a term of the total timed out or raised. Abstaining is not failing."""
+    """Raise RewardFailure if more than ``limit`` of the units of a term timed out or raised. Abstaining is not failing.
+
+    Terms are those of the total: what is only watched, or replaced by ``otherwise``, stops nothing.
+    """
     for name, c in scores.components.items():
-        there, failed = int((c.status != Status.NONE).sum()), int((c.status >= Status.TIMEOUT).sum())
+        bad = (c.status >= Status.TIMEOUT).nonzero().tolist()
+        there, failed = int((c.status != Status.NONE).sum()), len(bad)
         if failed > limit * there:
-            reasons = Counter(c.reasons.get((n, k), "no reason given") for n, k in (c.status >= Status.TIMEOUT).nonzero().tolist())
+            reasons = Counter(c.reasons.get((n, k), "no reason given") for n, k in bad)
             usual = "; ".join(f"{count} x {text}" for text, count in reasons.most_common(3))
             raise RewardFailure(
                 f"reward term `{name}`: at most {limit:.1%} of its units may time out or raise, {failed} of {there} did. "

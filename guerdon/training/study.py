@@ -12,19 +12,14 @@ A run that has its result.json is not run again, and one that was interrupted go
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import queue
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from guerdon.errors import GuerdonError
 from guerdon.protocols import Observer
 from guerdon.training.recipe import Recipe
+from guerdon.training.workers import Tell, cores, run_jobs
 
 START = "start"
 
@@ -33,7 +28,8 @@ START = "start"
 class Study:
     """``arms``: name -> (seed, start) -> Recipe, where start is the directory of the policy that ``prepare(seed)`` trained.
 
-    Both are called in the process that runs the recipe. ``summarise(result, directory)`` adds to the study's result.
+    Recipes are made where they run, and made once more to count their steps, when the start may not be there yet: only the
+    recipe's ``policy()`` may read it. ``summarise(result, directory)`` adds to the study's result.
     """
 
     name: str
@@ -59,6 +55,18 @@ class Job:
     directory: Path
     start: Path | None
 
+    def __str__(self) -> str:
+        return f"{self.arm}, seed {self.seed}"
+
+    @property
+    def finished(self) -> bool:
+        return (self.directory / "result.json").exists()
+
+    def recipe_of(self, study: Study) -> Recipe:
+        if self.arm == START and study.prepare is not None:
+            return study.prepare(self.seed)
+        return study.arms[self.arm](self.seed, self.start)
+
 
 def run_study(
     study: Study, make: Make, recipe: str, arguments: Mapping[str, Any], out: Path, observers: Sequence[Observer] = ()
@@ -67,20 +75,15 @@ def run_study(
 
     ``make(recipe, arguments)`` makes the same study again in another process.
     """
-    jobs = _plan(study, make, recipe, arguments, out)
-    context = multiprocessing.get_context("spawn")
-    told = context.Queue()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    waiting = [job for job in _plan(study, make, recipe, arguments, out) if not job.finished]
     for o in observers:
-        o.start({"about": dict(study.about)}, out, 0)
-    with ProcessPoolExecutor(min(cores, len(jobs)), context, initializer=_start_worker, initargs=(told,)) as executor:
-        try:
-            _schedule(executor, jobs, told, observers)
-        except BaseException:
-            executor.shutdown(wait=False, cancel_futures=True)
-            for p in multiprocessing.active_children():
-                p.terminate()
-            raise
+        o.start({"about": dict(study.about), **_to_do(study, waiting)}, out, 0)
+
+    def told(line: tuple[int, Mapping[str, Any]]) -> None:
+        for o in observers:
+            o.metrics(*line)
+
+    run_jobs(waiting, _run_job, _is_ready, told, cores())
     result = _collect(study, out)
     for o in observers:
         o.finish(result)
@@ -97,77 +100,41 @@ def _plan(study: Study, make: Make, recipe: str, arguments: Mapping[str, Any], o
     return starts + [Job(make, recipe, arguments, a, s, out / f"{a}-s{s}", start(s)) for s in study.seeds for a in study.arms]
 
 
-def _schedule(executor: ProcessPoolExecutor, jobs: list[Job], told: Any, observers: Sequence[Observer]) -> None:
-    """Submit each job when its start is there; pass on what the workers tell."""
-    waiting = [j for j in jobs if not (j.directory / "result.json").exists()]
-    running: dict[Future[None], Job] = {}
-    while waiting or running:
-        for job in list(waiting):
-            ready = job.start is None or (job.start / "result.json").exists()
-            if ready and len(running) < executor._max_workers:
-                waiting.remove(job)
-                running[executor.submit(_run_job, job)] = job
-        done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-        _pass_on(told, observers)
-        for future in done:
-            _raise_of(future, running.pop(future).directory.name)
-    _pass_on(told, observers)
+def _to_do(study: Study, waiting: Sequence[Job]) -> dict[str, int]:
+    """``runs`` that are not finished, starts not counted, and ``total_steps`` of one, the mean where arms differ."""
+    jobs = [job for job in waiting if job.arm != START]
+    steps = {job.arm: job.recipe_of(study).total_steps for job in jobs}
+    return {"runs": len(jobs), "total_steps": round(sum(steps[job.arm] for job in jobs) / max(len(jobs), 1))}
 
 
-def _raise_of(future: Future[None], whose: str) -> None:
-    """Raise what ended a run, if something did, with the run's name."""
-    try:
-        future.result()
-    except GuerdonError as e:
-        raise type(e)(f"{whose}: {e}") from e
-    except BrokenProcessPool as e:
-        raise GuerdonError(
-            f"{whose}: expected its process to finish, but a process of the study was ended from outside. Usual cause: out of memory. "
-            "The same command goes on from the newest checkpoints."
-        ) from e
-
-
-def _pass_on(told: Any, observers: Sequence[Observer]) -> None:
-    while True:
-        try:
-            step, line = told.get_nowait()
-        except queue.Empty:
-            return
-        for o in observers:
-            o.metrics(step, line)
+def _is_ready(job: Job) -> bool:
+    return job.start is None or (job.start / "result.json").exists()
 
 
 # ---- in the worker
 
-_told: Any = None
 
-
-def _start_worker(told: Any) -> None:
-    global _told
-    import torch
-
-    _told = told
-    torch.set_num_threads(1)
-
-
-class _Tell:
+@dataclass(frozen=True)
+class _Forward:
     """An observer that passes every line on to the parent."""
+
+    tell: Tell
 
     def start(self, config: Mapping[str, Any], directory: Path, step: int) -> None: ...
 
     def metrics(self, step: int, metrics: Mapping[str, Any]) -> None:
-        _told.put((step, dict(metrics)))
+        self.tell((step, dict(metrics)))
 
     def finish(self, result: Mapping[str, Any]) -> None: ...
 
 
-def _run_job(job: Job) -> None:
+def _run_job(job: Job, tell: Tell) -> None:
     from guerdon.training.run import run_recipe
 
-    study = job.make(job.recipe, job.arguments)
-    recipe = study.prepare(job.seed) if job.arm == START else study.arms[job.arm](job.seed, job.start)
-    config = {"recipe": job.recipe, "arguments": dict(job.arguments), "arm": job.arm, "seed": job.seed}
-    run_recipe(recipe, job.directory, [_Tell()], config, tags={"arm": job.arm, "seed": job.seed})
+    recipe = job.recipe_of(job.make(job.recipe, job.arguments))
+    tags = {"arm": job.arm, "seed": job.seed}
+    config = {"recipe": job.recipe, "arguments": dict(job.arguments), **tags}
+    run_recipe(recipe, job.directory, [_Forward(tell)], config, tags)
 
 
 # ---- the result
@@ -177,11 +144,12 @@ def _collect(study: Study, out: Path) -> dict[str, Any]:
     runs = {(a, s): out / f"{a}-s{s}" for a in study.arms for s in study.seeds}
     if study.prepare:
         runs |= {(START, s): out / f"{START}-s{s}" for s in study.seeds}
-    with (out / "metrics.jsonl").open("w") as f:
-        f.writelines((d / "metrics.jsonl").read_text() for d in runs.values())
-    results = {k: json.loads((d / "result.json").read_text()) for k, d in runs.items()}
+    with (out / "metrics.jsonl").open("w", encoding="utf-8") as f:
+        f.writelines((d / "metrics.jsonl").read_text(encoding="utf-8") for d in runs.values())
+    results = {k: json.loads((d / "result.json").read_text(encoding="utf-8")) for k, d in runs.items()}
     arms = {
-        a: {_short(key): [results[a, s].get(key) for s in study.seeds] for key in results[a, study.seeds[0]]} for a in study.arms
+        a: {_short(key): [results[a, s].get(key) for s in study.seeds] for key in results[a, study.seeds[0]] if key != "schema"}
+        for a in study.arms
     }
     result: dict[str, Any] = {"schema": 1, "seeds": list(study.seeds), "arms": arms}
     return result | (study.summarise(result, out) if study.summarise else {})
