@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import ast
 import difflib
-import hashlib
-import importlib.util
 import inspect
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +23,7 @@ from typing import Any, NoReturn
 from guerdon.errors import ExpressionError, GuerdonError, InputError
 from guerdon.rewards import algebra, schedule
 from guerdon.rewards.node import MAX_DEPTH, Reward
+from guerdon.rewards.worker import load_file
 
 PATH = re.compile(r"[^\s()\[\]{},*+='\"]+\.py:[A-Za-z_]\w*")
 """A reference to a user's own, as it may stand in a text without quotes."""
@@ -293,19 +291,4 @@ def _module(path: str) -> ModuleType:
     file = Path(path).expanduser()
     if not file.is_file():
         raise InputError(f"no file {path}; relative paths start at the working directory, {Path.cwd()}.")
-    file = file.resolve()
-    digest = hashlib.sha256(str(file).encode() + b"\0" + file.read_bytes()).hexdigest()[:16]
-    key = f"guerdon_own_{file.stem}_{digest}"
-    if key in sys.modules:
-        return sys.modules[key]
-    spec = importlib.util.spec_from_file_location(key, file)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{path} can't be loaded as Python.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[key] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[key]
-        raise
-    return module
+    return load_file(str(file.resolve()))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from guerdon.credit import variance_shares
+from guerdon.credit import group_relative, variance_shares
 from guerdon.protocols import Policy
 from guerdon.scores import Scores
 from guerdon.training.binding import BEFORE, Ingredients, needs_of_all
@@ -51,7 +51,7 @@ def _advantages(stage: Stage, ingredients: Ingredients, scores: Scores, step: in
 
     if stage.combine is None:
         advantage = credit(scores.reward())
-        parts = attributed(credit, scores.rewards(), advantage)
+        parts = attributed(credit, scores.rewards(), advantage, ingredients["mask"], ingredients["group"])
     else:
         weights = {k: 1.0 if c.weight is None else c.weight for k, c in scores.components.items()}
         apart = {k: credit(x) for k, x in _unweighted(scores).items()}
@@ -78,19 +78,20 @@ def _unweighted(scores: Scores) -> dict[str, Tensor]:
     return {k: torch.where(bad, torch.nan, x) for k, x in steps.items()}
 
 
-def attributed(credit: Callable[[Tensor], Tensor], rewards: Mapping[str, Tensor], advantage: Tensor) -> dict[str, Tensor]:
+def attributed(
+    credit: Callable[[Tensor], Tensor], rewards: Mapping[str, Tensor], advantage: Tensor, mask: Tensor, group: Tensor
+) -> dict[str, Tensor]:
     """name -> [N, T] what each component brings to ``advantage``, the credit of their sum.
 
-    The mean of credit(own) - credit(0) and advantage - credit(sum of the others). Both are the component's credit where credit is
-    linear but for a baseline. Where it isn't (one that divides by a deviation), the mean is the Shapley value if there are two.
+    Its own credit, without a baseline that is there for no reward at all. Where these don't add up to the advantage (credit divides
+    by a deviation, which makes a whisper alone as loud as a shout), what it brings to the rows' totals relative to their groups'.
     """
-    zero = sum(rewards.values(), torch.zeros(())) * 0  # NaN where a reward is
-    nothing = credit(zero)
-    out = {}
-    for name, own in rewards.items():
-        others = sum((x for k, x in rewards.items() if k != name), zero)  # not total - own: rounding must not look like a reward
-        out[name] = (credit(own) - nothing + advantage - credit(others)) / 2
-    return out
+    nothing = credit(sum(rewards.values(), torch.zeros(())) * 0)  # NaN where a reward is
+    own = {k: credit(x) - nothing for k, x in rewards.items()}
+    whole = sum(own.values(), nothing)
+    if torch.allclose(whole, advantage, rtol=1e-4, atol=1e-5 * float(advantage.nan_to_num(0.0).abs().max()), equal_nan=True):
+        return own
+    return {k: group_relative(x, mask, group) for k, x in rewards.items()}
 
 
 def silent_groups(advantage: Tensor, usable: Tensor, group: Tensor) -> float:

@@ -69,8 +69,9 @@ def _judge(evaluation: Evaluation, rollouts: Rollouts, step: int) -> Tensor:
     total = evaluation.success.score(rollouts, step=step).total
     if total.level != "episode" or total.values.shape[1] != 1 or (total.status == Status.NONE).any():
         raise InputError(
-            f"evaluation: the success reward should have one value per completion (level episode), got level `{total.level}` "
-            f"with up to {total.values.shape[1]} units a row. Usual cause: a per-step reward; pool it with .pool('min', 'episode')."
+            "evaluation: the success reward should have one value per completion (level episode), got up to "
+            f"{total.values.shape[1]} a row at level `{total.level}`. Usual cause: a per-step reward; pool it with "
+            ".pool('min', 'episode')."
         )
     return total.values[:, 0]
 
