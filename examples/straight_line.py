@@ -352,7 +352,7 @@ def greedy_success(weights: Weights, rows: list[list[int]]) -> float:
 # And the line itself.
 
 
-def train(length: int = LENGTH, taught: int = 300, updates: int = 32, seed: int = 0) -> list[float]:
+def train(length: int = LENGTH, taught: int = 300, updates: int = 24, seed: int = 0) -> list[float]:
     """Teach, then improve; prints a curve and returns held-out greedy success along it."""
     began = time.perf_counter()
     weights = fresh_weights(seed)

@@ -259,11 +259,11 @@ def test_the_held_out_check_is_the_same(script: ModuleType, taught: dict[str, Te
 
 
 def test_it_learns(capsys: pytest.CaptureFixture[str]) -> None:
-    """From few of the chains to most of them, as the curve says that it prints."""
+    """From few of the chains to most of them; with the rewards of steps taken away it stays below a fifth."""
     torch.set_default_dtype(torch.float32)
     try:
         curve = load_script().train(length=4, taught=200, updates=6)
     finally:
         torch.set_default_dtype(torch.float64)
-    assert curve[0] < 0.3 and curve[-1] > 0.7
+    assert curve[0] < 0.2 and curve[-1] > 0.5
     assert f"{curve[-1]:.0%}" in capsys.readouterr().out

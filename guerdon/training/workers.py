@@ -6,9 +6,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing import connection as pipes
+from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any, Generic, TypeVar
 
 from guerdon.errors import GuerdonError
@@ -64,7 +67,7 @@ class Worker(Generic[Job]):
     """A process that does one job after another."""
 
     def __init__(self, work: Callable[[Job, Tell], None]) -> None:
-        context = multiprocessing.get_context("spawn")  # fork would copy the parent's threads half-way
+        context = _context()
         self.pipe, its = context.Pipe()
         self.process = context.Process(target=_serve, args=(its, work))
         self.process.start()
@@ -82,14 +85,19 @@ class Worker(Generic[Job]):
             self.process.join()
             raise GuerdonError(
                 f"{self.job}: expected its process to finish, but it ended with exit code {self.process.exitcode}. Usual cause: "
-                "an error of the recipe's own code (the traceback is above), or, below 0, a signal: -9 when memory ran out. "
-                "The same command goes on from the newest checkpoints."
+                "out of memory (-9). The same command goes on from the newest checkpoints."
             ) from e
         if kind == "told":
             told(what)
         elif kind == "failed":
             what.args = (f"{self.job}: {what}",)
             raise what
+        elif kind == "broke":
+            error = GuerdonError(
+                f"{self.job}: expected the run to finish, got {what.splitlines()[-1]}. Usual cause: an error in the recipe's own code."
+            )
+            error.add_note(what)
+            raise error
         else:
             self.job = None
 
@@ -99,6 +107,15 @@ class Worker(Generic[Job]):
             self.process.terminate()
         self.pipe.close()
         self.process.join()
+
+
+def _context() -> SpawnContext | ForkServerContext:
+    """Linux: workers are copies of a server that has imported torch once. Elsewhere copying after such imports isn't safe."""
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["guerdon.training.run"])
+    return context
 
 
 # ---- in the worker
@@ -119,6 +136,9 @@ def _serve(pipe: pipes.Connection, work: Callable[[Any, Tell], None]) -> None:
             work(job, lambda what: pipe.send(("told", what)))
         except GuerdonError as e:
             pipe.send(("failed", e))
+        except BaseException:
+            pipe.send(("broke", traceback.format_exc()))
+            raise
         else:
             pipe.send(("done", None))
 

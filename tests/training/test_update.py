@@ -207,7 +207,7 @@ def test_nothing_that_counts_is_no_step_and_no_number() -> None:
 def test_rows_are_dealt_in_order_to_minibatches_each_with_its_own_count() -> None:
     batch = sampled()
     metrics, gradients = update(batch, [Term(1.0, negative_log_likelihood, token_mean)], updates=2, rounds=3)
-    halves = [Batch(batch.rollouts.rows(range(0, 5))), Batch(batch.rollouts.rows(range(5, 9)))]
+    halves = [Batch(batch.rollouts.rows(range(5))), Batch(batch.rollouts.rows(range(5, 9)))]
     alone = [update(h, [Term(1.0, negative_log_likelihood, token_mean)]) for h in halves]
     assert len(gradients) == 6
     for i, gradient in enumerate(gradients):  # lr is 0: each pass is the same

@@ -18,6 +18,7 @@ from guerdon.rollouts import Rollouts
 from guerdon.training.recipe import Evaluation, Recipe, Stage, Term
 from guerdon.training.sources import Demonstrations, Prompts
 from guerdon.training.study import Study
+from tests.training.dying import register
 from tests.training.table import Table
 
 CONTEXTS = [Context(p, p, {"letter": x}) for p, x in zip("pqr", "abc", strict=True)]
@@ -34,8 +35,11 @@ def begins_right(completion: str, letter: str) -> bool:
     return completion[:1] == letter
 
 
-def recipe(kind: str = "run", steps: int = 40, seeds: Sequence[int] = (0, 1), nap: float = 0.0, breaks: str = "") -> Recipe | Study:
-    """``nap``: seconds each step takes longer; ``breaks``: the arm that raises, and how."""
+def recipe(
+    kind: str = "run", steps: int = 40, seeds: Sequence[int] = (0, 1), nap: float = 0.0, breaks: str = "", pids: str = ""
+) -> Recipe | Study:
+    """``nap``: seconds each step takes longer; ``breaks``: the arm that raises, and how; ``pids``: see ``register``."""
+    register(pids)
     if kind == "run":
         return _recipe(0, None, [_imitate(steps // 4), _improve(steps, nap, "")])
     arms = {arm: partial(_arm, arm, steps, nap, breaks) for arm in ("mostly", "begins")}
@@ -47,7 +51,8 @@ def _start(steps: int, seed: int) -> Recipe:
 
 
 def _arm(arm: str, steps: int, nap: float, breaks: str, seed: int, start: Path | None) -> Recipe:
-    return _recipe(seed, start, [_improve(steps, nap, breaks if breaks.startswith(arm) else "", mostly if arm == "mostly" else begins_right)])
+    wanted = mostly if arm == "mostly" else begins_right
+    return _recipe(seed, start, [_improve(steps, nap, breaks if breaks.startswith(arm) else "", wanted)])
 
 
 def _recipe(seed: int, start: Path | None, stages: list[Stage]) -> Recipe:
