@@ -104,7 +104,9 @@ class FunctionReward(Reward):
     def scored(self, rollouts: Rollouts, units: Sequence[tuple[int, int]], outcomes: Sequence[Outcome]) -> Component:
         """The outcomes of units as a Component; a unit without an outcome is NONE."""
         shape, device = (len(rollouts), unit_count(rollouts.level(self.level))), rollouts.action.device
-        values = torch.full(shape, math.nan)
+        # Scores of a float64 policy are float64, so that nothing downstream is rounded to less than it was sampled with.
+        dtype = torch.get_default_dtype() if rollouts.log_prob is None else rollouts.log_prob.dtype
+        values = torch.full(shape, math.nan, dtype=dtype)
         status = torch.full(shape, int(Status.NONE), dtype=torch.int8)
         if units:
             n, k = torch.tensor(units).unbind(1)

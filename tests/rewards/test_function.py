@@ -234,3 +234,14 @@ def test_a_local_function_with_a_budget_says_what_to_do():
 
     with pytest.raises(InputError, match="leave the budget away"):
         local(completions=["a"])
+
+
+def test_scores_are_as_precise_as_the_policy_that_was_sampled() -> None:
+    @reward
+    def tenth(completion):
+        return 0.1
+
+    text = Rollouts.from_text(["q"], ["a"])
+    double = text.replace(log_prob=torch.zeros(1, 1, dtype=torch.float64))
+    assert tenth.score(double).reward().item() == 0.1
+    assert tenth.score(text).reward().dtype == torch.float32
