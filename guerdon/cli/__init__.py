@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options.execute(options)
     except GuerdonError as e:
-        print(f"guerdon: {e}", file=sys.stderr)
+        print("\n".join([f"guerdon: {e}", *getattr(e, "__notes__", [])]), file=sys.stderr)
         return 2
     except ModuleNotFoundError as e:
         if e.name not in EXTRAS:

@@ -73,10 +73,15 @@ def summary(result: Mapping[str, Any]) -> list[str]:
         start, end, best = (result.get(f"eval/{metric}{x}") for x in ("_start", "", "_best"))
         if start is None or end is None:
             return None
-        return f"{metric} {start:.1%} -> {end:.1%}" + (f" (best {best:.1%})" if best is not None else "")
+        return f"{metric} {_share(start)} -> {_share(end)}" + (f" (best {_share(best)})" if best is not None else "")
 
     told = [m for m in map(moved, ("success", "greedy")) if m]
     return [f"held-out {', '.join(told)}"] if told else []
+
+
+def _share(x: float) -> str:
+    """Per cent, or the number where success is no share of the tasks."""
+    return f"{x:.1%}" if 0 <= x <= 1 else f"{x:.4g}"
 
 
 def command_of(name: str, settings: Mapping[str, Any], out: Path) -> list[str]:

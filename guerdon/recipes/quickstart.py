@@ -103,6 +103,7 @@ def about(length: int, samples: int, arms: Sequence[str]) -> dict[str, Any]:
             "The demonstrations are sloppy on purpose: each pair of total and digit has one fixed wrong answer, given half the time. "
             "So the start writes the right form, gets half the steps right and almost never a whole chain.",
             f"All arms start from the same policy and draw the same number of samples ({samples:,}).",
+            f"In the figure of longer chains, `fraction` {ABOUT['fraction']}.",
         ],
         "arms": {a: ABOUT[a] for a in arms},
         "reward": {a: str(trees[a]) for a in arms},

@@ -83,8 +83,9 @@ def attributed(
 ) -> dict[str, Tensor]:
     """name -> [N, T] what each component brings to ``advantage``, the credit of their sum.
 
-    Its own credit, without a baseline that is there for no reward at all. Where these don't add up to the advantage (credit divides
-    by a deviation, which makes a whisper alone as loud as a shout), what it brings to the rows' totals relative to their groups'.
+    Its own credit, without a baseline that is there for no reward at all. Where these don't add up to the advantage (credit
+    divides by a deviation, which makes a whisper alone as loud as a shout), what it brings to the rows' totals relative to their
+    groups'.
     """
     nothing = credit(sum(rewards.values(), torch.zeros(())) * 0)  # NaN where a reward is
     own = {k: credit(x) - nothing for k, x in rewards.items()}

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The loop: runs a Recipe. It knows roles and names no method, objective, credit rule or reward.
 
-    rollouts = source()                    what happened
-    scores = reward(rollouts)              how good it was, per component
-    advantage = credit(reward, ...)        which steps earned it
-    loss = sum of terms(outputs, ...)      differentiated with respect to the policy's outputs
-    updater.accumulate(gradient)           the policy turns that into a better policy
+rollouts = source()                    what happened
+scores = reward(rollouts)              how good it was, per component
+advantage = credit(reward, ...)        which steps earned it
+loss = sum of terms(outputs, ...)      differentiated with respect to the policy's outputs
+updater.accumulate(gradient)           the policy turns that into a better policy
 """
 
 from __future__ import annotations

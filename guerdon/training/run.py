@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run directory: what is written where, whether a run is one recipe or a study.
 
-    config.json     re-runs the run by itself
-    metrics.jsonl   one line per step and per evaluation
-    result.json     the figures at the end, machine-readable
-    report.html     for people; written by ``guerdon report``
+config.json     re-runs the run by itself
+metrics.jsonl   one line per step and per evaluation
+result.json     the figures at the end, machine-readable
+report.html     for people; written by ``guerdon report``
 """
 
 from __future__ import annotations

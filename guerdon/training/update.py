@@ -131,9 +131,7 @@ class Update:
         for name, value in self.updater.step(lr=at(self.stage.lr, self.step)).items():
             means.add(name, value)
 
-    def microbatch(
-        self, units: Tensor, new: Tensor, terms: list[CountedTerm], counts: list[float], means: Means
-    ) -> list[float]:
+    def microbatch(self, units: Tensor, new: Tensor, terms: list[CountedTerm], counts: list[float], means: Means) -> list[float]:
         """Hand the gradient of the losses with respect to the policy's outputs to the updater; each term's loss."""
         rows = self.rows_of(units)
         rollouts = self.batch.rollouts.rows(rows)

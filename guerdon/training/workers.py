@@ -25,9 +25,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_jobs(
-    jobs: Sequence[Job], work: Callable[[Job, Tell], None], ready: Callable[[Job], bool], told: Tell, most: int
-) -> None:
+def run_jobs(jobs: Sequence[Job], work: Callable[[Job, Tell], None], ready: Callable[[Job], bool], told: Tell, most: int) -> None:
     """``work(job, tell)`` for every job once it is ``ready``, at most ``most`` at a time; ``told`` gets what they tell, at once.
 
     A GuerdonError of a job is raised here with the job's name before it. Whatever is raised here, no process is left.
@@ -94,7 +92,8 @@ class Worker(Generic[Job]):
             raise what
         elif kind == "broke":
             error = GuerdonError(
-                f"{self.job}: expected the run to finish, got {what.splitlines()[-1]}. Usual cause: an error in the recipe's own code."
+                f"{self.job}: expected the run to finish, got {what.splitlines()[-1]}. "
+                "Usual cause: an error in the recipe's own code."
             )
             error.add_note(what)
             raise error

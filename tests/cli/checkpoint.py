@@ -43,9 +43,10 @@ def untrained(tokenizer: PreTrainedTokenizerFast, seed: int, width: int = 64) ->
 
 
 def teach(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, pairs: Sequence[tuple[str, str]], updates: int, seed: int) -> None:
-    """Cross-entropy on the answers with Adam."""
+    """Cross-entropy on the answers with Adam, the learning rate going down to 0."""
     draw = random.Random(seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, updates)
     for _ in range(updates):
         rows = [(tokenizer(p).input_ids, [*tokenizer(a).input_ids, tokenizer.eos_token_id]) for p, a in draw.choices(pairs, k=64)]
         longest = max(len(p) + len(a) for p, a in rows)
@@ -55,6 +56,7 @@ def teach(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, pairs: Se
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+        schedule.step()
 
 
 def save(directory: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Path:

@@ -73,7 +73,7 @@ def test_what_is_given_by_hand_comes_first() -> None:
 
 
 def test_a_missing_need_names_the_part_and_what_there_is() -> None:
-    with pytest.raises(InputError, match=r"gae: needs `reward`, `value`.*there are action.*heat.*without reference or value head"):
+    with pytest.raises(InputError, match=r"gae: needs `reward`, `value`.*there are action.*heat.*without reference"):
         Ingredients(rollouts()).call(gae, 0)
 
 

@@ -117,6 +117,6 @@ def test_a_tensor_missing_from_its_file_is_named(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_written_is_refused_by_its_place(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="/updater/0/clock should be a tensor.*got object"):
+    with pytest.raises(CheckpointError, match=r"/updater/0/clock should be a tensor.*got object"):
         checkpoint.save(tmp_path, 1, {"updater": [{"clock": object()}]})
     assert checkpoint.latest(tmp_path) is None

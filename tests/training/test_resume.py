@@ -109,11 +109,18 @@ def test_a_directory_left_before_its_config_was_there_can_be_used(tmp_path: Path
     ("file", "text", "error", "says"),
     [
         ("other.txt", "", InputError, "expected an empty or new directory"),
-        ("config.json", '{"schema": 1, "recipe": "other", "arguments": {"lr": 1}}', InputError, r"holds another run \(other lr=1\)"),
+        (
+            "config.json",
+            '{"schema": 1, "recipe": "other", "arguments": {"lr": 1}}',
+            InputError,
+            r"holds another run \(other lr=1\)",
+        ),
         ("config.json", '{"schema": 1,', CheckpointError, "config.json: expected JSON"),
     ],
 )
-def test_another_runs_directory_is_refused_untouched(tmp_path: Path, file: str, text: str, error: type[Exception], says: str) -> None:
+def test_another_runs_directory_is_refused_untouched(
+    tmp_path: Path, file: str, text: str, error: type[Exception], says: str
+) -> None:
     (tmp_path / file).write_text(text)
     with pytest.raises(error, match=says):
         run(make, LETTERS, {"kind": "run", "steps": 4}, tmp_path)

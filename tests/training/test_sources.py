@@ -41,14 +41,14 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
 def test_prompts_make_groups_of_samples_whose_numbers_never_repeat() -> None:
     source = Prompts(CONTEXTS, prompts=2, samples=3, sampling=Sampling(max_new_tokens=4))
     keys, policy = Counter(), table()
+    asked: list[Context] = []
+    watched = Prompts(CONTEXTS, 2, 3, Sampling(4), lambda p, rows, s, seed: asked.extend(rows) or p.sample(rows, s, seed))
     for step in range(10):
-        asked: list[Context] = []
-        watched = Prompts(CONTEXTS, 2, 3, Sampling(4), lambda p, rows, s, seed: asked.extend(rows) or p.sample(rows, s, seed))
         rollouts = watched.batch(step, policy, seed=1).rollouts
         assert rollouts.group.tolist() == [0, 0, 0, 1, 1, 1] and len(set(rollouts.task[:3])) == 1
         assert rollouts.field("answer").values == [t.removeprefix("task ") for t in rollouts.task]
         assert torch.equal(rollouts.action, source.batch(step, policy, seed=1).rollouts.action)
-        keys.update((c.task, c.index) for c in asked)
+    keys.update((c.task, c.index) for c in asked)
     assert set(keys.values()) == {1} and keys.keys() == {(c.task, i) for c in CONTEXTS for i in range(12)}
 
 

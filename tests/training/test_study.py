@@ -72,7 +72,9 @@ def test_ctrl_c_ends_the_workers_and_the_study_goes_on_later(tmp_path: Path) -> 
 
 
 def test_a_bug_of_a_recipe_names_the_run_and_carries_the_traceback(tmp_path: Path) -> None:
-    with pytest.raises(GuerdonError, match=r"^mostly, seed 0: expected the run to finish, got KeyError: 'a bug of the recipe'") as caught:
+    with pytest.raises(
+        GuerdonError, match=r"^mostly, seed 0: expected the run to finish, got KeyError: 'a bug of the recipe'"
+    ) as caught:
         run(make, LETTERS, {**MANY, "breaks": "mostly:bug"}, tmp_path)
     assert children() == [] and "letters.py" in caught.value.__notes__[0]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The update: micro-batches change nothing but rounding, what does not count has no gradient, metrics are means of what counted."""
+"""The update: micro-batches change nothing but rounding, what doesn't count has no gradient, metrics are means of what does."""
 
 from __future__ import annotations
 
@@ -72,7 +72,11 @@ def advantages(batch: Batch) -> dict[str, Tensor]:
 
 
 STEP_TERMS = [
-    [Term(1.0, partial(clipped_surrogate, clip_low=0.1), reduction), Term(0.5, value_loss, reduction), Term(-0.1, entropy_bonus, reduction)]
+    [
+        Term(1.0, partial(clipped_surrogate, clip_low=0.1), reduction),
+        Term(0.5, value_loss, reduction),
+        Term(-0.1, entropy_bonus, reduction),
+    ]
     for reduction in (token_mean, sequence_mean, constant(7.0))
 ]
 
@@ -118,7 +122,9 @@ def test_the_loss_of_pairs_and_of_steps_beside_them_is_what_the_functions_say() 
     c, r, policy = batch.comparisons, batch.rollouts, table()
     assert c is not None
     given = {"ref_log_prob": advantages(batch)["ref_log_prob"]}
-    metrics, _ = update(batch, [Term(1.0, dpo, pair_mean), Term(0.3, negative_log_likelihood, token_mean)], given=given, micro_rows=2)
+    metrics, _ = update(
+        batch, [Term(1.0, dpo, pair_mean), Term(0.3, negative_log_likelihood, token_mean)], given=given, micro_rows=2
+    )
     log_prob = policy.evaluate(r, frozenset({"log_prob"}))["log_prob"].detach()
     counts = torch.tensor([0, 1, 2, 3])  # judged, and of a weight above 0
     loss = dpo(log_prob, given["ref_log_prob"], r.mask, c.first[counts, 0], c.second[counts, 0], c.target[counts])
@@ -179,9 +185,10 @@ def test_a_pair_counts_if_both_its_rows_do() -> None:
     kept = Comparisons(c.first[at], c.second[at], c.target[at], weight=c.weight[at])
     alone, _ = update(replace(batch, comparisons=kept), [Term(1.0, dpo, pair_mean)], given=given)
     assert some["loss"] == pytest.approx(alone["loss"], rel=1e-12)
-    batch.rollouts.weight[[1, 7, 3]] = 0.0  # the same pairs are left when the rows weigh nothing
-    weighed, _ = update(batch, [Term(1.0, dpo, pair_mean)], given=given)
-    assert weighed["loss"] == pytest.approx(alone["loss"], rel=1e-12)
+    for nothing in (0.0, torch.nan):  # the same pairs are left when the rows weigh nothing
+        batch.rollouts.weight[[1, 7, 3]] = nothing
+        weighed, (gradient,) = update(batch, [Term(1.0, dpo, pair_mean)], given=given)
+        assert weighed["loss"] == pytest.approx(alone["loss"], rel=1e-12) and gradient.isfinite().all()
 
 
 def test_nan_outside_the_mask_reaches_nothing() -> None:
@@ -265,7 +272,7 @@ def test_mistakes_are_named(kind: str) -> None:
         with pytest.raises(ExpressionError, match="token_mean: the loss should be per step, got one per pair"):
             update(tournament(), [Term(1.0, dpo, token_mean)], given=given)
     elif kind == "no pairs":
-        with pytest.raises(InputError, match="negative_log_likelihood: a loss per pair needs comparisons.*stage `test`"):
+        with pytest.raises(InputError, match=r"negative_log_likelihood: a loss per pair needs comparisons.*stage `test`"):
             update(batch, [Term(1.0, negative_log_likelihood, pair_mean)])
     else:
         given["advantage"][:] = torch.inf

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recipes of a table that writes letters: one run of two stages, or a study with a shared start; for tests of runs in processes."""
+"""Recipes of a table that writes letters, for tests of runs in processes: one of two stages, or a study with a shared start."""
 
 from __future__ import annotations
 
