@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -23,10 +24,10 @@ def model(tmp_path_factory) -> Path:
     """Half of its lessons are another task's answer, so it is partly right."""
     tokenizer = checkpoint.character_tokenizer()
     network = checkpoint.untrained(tokenizer, seed=0)
-    pairs = sums()
+    draw, pairs = random.Random(0), sums()
     answers = [a for _, a in pairs]
-    lessons = [(p, x) for i, (p, a) in enumerate(pairs) for x in (a, a, a, *(answers[i * k % len(pairs)] for k in (3, 5, 7)))]
-    checkpoint.teach(network, tokenizer, lessons, 300, seed=0)
+    lessons = [(p, a if draw.random() < 0.5 else draw.choice(answers)) for _ in range(40) for p, a in pairs]
+    checkpoint.teach(network, tokenizer, lessons, 500, seed=0)
     return checkpoint.save(tmp_path_factory.mktemp("model"), network, tokenizer)
 
 
@@ -55,11 +56,11 @@ def test_held_out_accuracy_improves_and_the_policy_loads_elsewhere(model: Path, 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     out = tmp_path / "run"
-    assert train(model, data, out, "max_new_tokens=4", "steps=30", "evaluate_every=15") == 0
+    assert train(model, data, out, "max_new_tokens=4", "steps=40", "evaluate_every=20") == 0
     result = json.loads((out / "result.json").read_text())
-    assert result["samples"] == 30 * 16 * 8
+    assert result["samples"] == 40 * 16 * 8
     assert result["eval/success_best"] >= result["eval/success"]
-    assert result["eval/success"] > result["eval/success_start"] + 0.03, result
+    assert result["eval/success"] > result["eval/success_start"] + 0.08, result
     printed = capsys.readouterr().out
     assert f"held-out success {result['eval/success_start']:.1%} -> {result['eval/success']:.1%}" in printed
     assert (out / "report.html").exists()
@@ -70,7 +71,7 @@ def test_held_out_accuracy_improves_and_the_policy_loads_elsewhere(model: Path, 
     assert there.generate(ids, max_new_tokens=2, do_sample=False, pad_token_id=0).shape[1] > ids.shape[1]
 
     before = (out / "metrics.jsonl").read_bytes()
-    assert train(model, data, out, "max_new_tokens=4", "steps=30", "evaluate_every=15") == 0
+    assert train(model, data, out, "max_new_tokens=4", "steps=40", "evaluate_every=20") == 0
     assert "finished already" in capsys.readouterr().out
     assert (out / "metrics.jsonl").read_bytes() == before
 

@@ -99,6 +99,16 @@ def test_a_study_whose_processes_are_killed(tmp_path: Path) -> None:
     assert run(make, LETTERS, told(out, MANY), out) == result and lines_written(out) == lines  # finished: nothing is run again
 
 
+def test_workers_in_the_middle_of_a_long_step_end_with_their_parent(tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    process = begin(out, {**MANY, "seeds": [0], "nap": 3600.0})
+    wait_for(lambda: (out / "mostly-s0" / "metrics.jsonl").exists(), process)
+    assert len(left_running(out)) >= 2
+    process.kill()
+    assert ended(process) == -9
+    wait_for(lambda: not left_running(out))
+
+
 def test_a_directory_left_before_its_config_was_there_can_be_used(tmp_path: Path) -> None:
     (tmp_path / ".config.json.unfinished").write_text('{"schema"')
     run(make, LETTERS, {"kind": "run", "steps": 4}, tmp_path)
