@@ -15,7 +15,9 @@ def main(run: Path) -> None:
     result, config = (json.loads((run / name).read_text()) for name in ("result.json", "config.json"))
     kinds = [k for k in ("grid", "lengths") if k in result]
     if not kinds:
-        sys.exit(f"{run}: expected a result with `grid` or `lengths`, got {', '.join(result)}. Usual cause: another recipe's run.")
+        sys.exit(
+            f"{run}: expected a result with `grid` or `lengths`, got {', '.join(result)}. Usual cause: another recipe's run."
+        )
     for kind in kinds:
         path = DATA / f"quickstart_{kind}.json"
         path.write_text(json.dumps({**result[kind], "versions": config["versions"]}, indent=1) + "\n")

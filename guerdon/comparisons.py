@@ -19,7 +19,7 @@ class Comparisons:
     """P pairs of units of one level.
 
     first, second  [P, 2] int64: (row, unit) in the Rollouts they refer to
-    target         [P] probability that the first is better; 1/2 is a tie. It need not be transitive. NaN where the status isn't ok
+    target         [P] probability that the first is better; 1/2 is a tie. Need not be transitive. NaN where the status isn't ok
     weight         [P] how much the pair counts (default 1)
     margin         [P] by how much the first is better, in the annotator's units, or None
     component      what was compared ("overall", "safety", ...)
@@ -72,7 +72,16 @@ class Comparisons:
         """The same judgements with first and second exchanged."""
         margin = None if self.margin is None else -self.margin
         return Comparisons(
-            self.second, self.first, 1 - self.target, self.level, self.weight, margin, self.component, self.annotator, self.status, self.reasons
+            self.second,
+            self.first,
+            1 - self.target,
+            self.level,
+            self.weight,
+            margin,
+            self.component,
+            self.annotator,
+            self.status,
+            self.reasons,
         )
 
     def save(self, path: Any) -> None:

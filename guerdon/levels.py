@@ -116,7 +116,9 @@ def spread(y: Tensor, level: Tensor, how: str = "copy", mask: Tensor | None = No
         raise ExpressionError(f"spread: `how` should be one of {', '.join(INVERSE)}, got {how!r}.")
     _check(level, level.shape, "spread")
     if unit_count(level) > y.shape[1]:
-        raise ShapeError(f"spread: `y` has {y.shape[1]} units a row, the level has {unit_count(level)}. Usual cause: another level's values.")
+        raise ShapeError(
+            f"spread: `y` has {y.shape[1]} units a row, the level has {unit_count(level)}. Usual cause: another level's values."
+        )
     counted = level >= 0 if mask is None else (level >= 0) & mask
     x = y.gather(1, level.clamp(min=0)) if y.shape[1] else torch.zeros(level.shape, dtype=y.dtype, device=y.device)
     if how == "copy":

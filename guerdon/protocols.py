@@ -32,7 +32,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to draw actions. ``temperature`` 0 is greedy. ``keep_set``: store which tokens truncation kept, so that one can train on it."""
+    """How to draw actions. ``temperature`` 0 is greedy; ``keep_set`` stores which tokens truncation kept, to train on them."""
 
     max_new_tokens: int = 128
     temperature: float = 1.0

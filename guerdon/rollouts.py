@@ -121,18 +121,22 @@ class Rollouts:
     def __repr__(self) -> str:
         fields = ", ".join(f"{k}:{v.level}" for k, v in self.fields.items())
         extra = [k for k in self.levels if k not in ("step", "turn", "episode")]
-        return f"Rollouts({len(self)} rows x {self.action.shape[1]} steps, {int(self.mask.sum())} taken; fields {fields or 'none'}; levels +{extra})"
+        size = f"{len(self)} rows x {self.action.shape[1]} steps, {int(self.mask.sum())} taken"
+        return f"Rollouts({size}; fields {fields or 'none'}; levels +{extra})"
 
     def level(self, name: str) -> Tensor:
         """[N, T] unit ids of a level, -1 = none."""
         if name not in self.levels:
-            raise InputError(f"Rollouts: no level `{name}`; there are {', '.join(self.levels)}. Usual cause: its splitter was not run.")
+            raise InputError(
+                f"Rollouts: no level `{name}`; there are {', '.join(self.levels)}. Usual cause: its splitter was not run."
+            )
         return self.levels[name]
 
     def field(self, name: str) -> Field:
         if name not in self.fields:
             raise InputError(
-                f"Rollouts: no field `{name}`; there are {', '.join(self.fields) or 'none'}. Usual cause: the data has no column of that name."
+                f"Rollouts: no field `{name}`; there are {', '.join(self.fields) or 'none'}. "
+                "Usual cause: the data has no column of that name."
             )
         return self.fields[name]
 
@@ -166,7 +170,9 @@ class Rollouts:
         for n, (row, units, count) in enumerate(zip(f.values, outer, counts, strict=True)):
             for k in range(count):
                 if not units[k] >= 0:
-                    raise InputError(f"Rollouts: `{name}` has no value for {level} {k} of row {n}: that {level} lies in no {f.level}.")
+                    raise InputError(
+                        f"Rollouts: `{name}` has no value for {level} {k} of row {n}: that {level} lies in no {f.level}."
+                    )
                 out.append(row[int(units[k])])
         return out
 
@@ -298,11 +304,14 @@ def as_messages(prompt: Any, role: str = "user") -> list[dict[str, Any]]:
 def completion_text(completion: Any) -> str:
     """What the policy wrote: the string itself, or the contents of the assistant's messages, one per line.
 
-    >>> completion_text([{"role": "assistant", "content": "look it up"}, {"role": "tool", "content": "42"}, {"role": "assistant", "content": "42"}])
-    'look it up\\n42'
+    >>> said = [("assistant", "a"), ("tool", "b"), ("assistant", "c")]
+    >>> completion_text([{"role": r, "content": c} for r, c in said])
+    'a\\nc'
     """
     if isinstance(completion, str):
         return completion
     if not isinstance(completion, Sequence) or not all(isinstance(m, Mapping) and "role" in m for m in completion):
-        raise InputError(f"completion should be a string or a list of messages with a role and a content, got {completion!r:.120}.")
+        raise InputError(
+            f"completion should be a string or a list of messages with a role and a content, got {completion!r:.120}."
+        )
     return "\n".join(str(m.get("content", "")) for m in completion if m["role"] == "assistant")

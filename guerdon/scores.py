@@ -83,8 +83,8 @@ class Component:
         if wrong.any():
             n, k = wrong.nonzero()[0].tolist()
             raise ShapeError(
-                f"Component {self.name}: values should be NaN exactly where the status is not ok; at row {n}, unit {k} the value is "
-                f"{self.values[n, k].item()} and the status {Status(int(self.status[n, k])).name.lower()}."
+                f"Component {self.name}: values should be NaN exactly where the status is not ok; at row {n}, unit {k} "
+                f"the value is {self.values[n, k].item()} and the status {Status(int(self.status[n, k])).name.lower()}."
             )
 
     def replace(self, **changes: Any) -> Component:
@@ -105,7 +105,7 @@ class Component:
         return self.values[self.ok].mean().item() if self.ok.any() else math.nan
 
     def steps(self, level: Tensor, mask: Tensor) -> Tensor:
-        """[N, T] the values on decision steps, spread by the component's own rule; NaN where the unit that falls there is not ok."""
+        """[N, T] the values on steps, spread by the component's own rule; NaN where a unit that falls there is not ok."""
         return levels.spread(self.values, level, self.spread, mask)
 
 
@@ -139,7 +139,7 @@ class Scores:
         return self.total.steps(self.levels[self.total.level], self.mask)
 
     def rewards(self) -> dict[str, Tensor]:
-        """name -> [N, T] each component on decision steps, times its weight. They sum to ``reward()``; where the total isn't ok, all are NaN."""
+        """name -> [N, T] each component on steps, times its weight; they sum to ``reward()``. NaN where the total isn't ok."""
         bad = torch.isnan(self.reward())
         out = {}
         for name, c in self.components.items():
@@ -161,7 +161,7 @@ class Scores:
 
 
 def component(name: str, level: str, values: Tensor, **extra: Any) -> Component:
-    """A Component whose units are all ok where the values are finite and absent (NONE) where they are NaN; for hand-made Scores."""
+    """A Component for Scores made by hand: units are ok where they have a value and absent (NONE) where it is NaN."""
     status = torch.where(torch.isnan(values), int(Status.NONE), int(Status.OK)).to(torch.int8)
     return Component(name, level, values, status, **extra)
 

@@ -39,7 +39,13 @@ def test_prime() -> None:
     log_prob_phi, ref_log_prob = r.log_prob + torch.randn(4, 3), r.log_prob
     outcome = torch.tensor([[1.0], [0.0], [0.0], [1.0]])
 
-    scores = scores_of(r, [component("outcome", "episode", outcome), component("process", "step", beta * (log_prob_phi - ref_log_prob), spread="copy")])
+    scores = scores_of(
+        r,
+        [
+            component("outcome", "episode", outcome),
+            component("process", "step", beta * (log_prob_phi - ref_log_prob), spread="copy"),
+        ],
+    )
     rewards = scores.rewards()
     per_answer = levels.pool(rewards["process"], r.level("episode"), "mean")[:, 0]
     others = (per_answer.sum() - per_answer) / 3
@@ -62,7 +68,7 @@ def test_prime() -> None:
 
 
 def test_fine_grained_rlhf() -> None:
-    """Fine-Grained RLHF (arXiv 2306.01693): reward models with their own segmentations, each paid at its segments' ends, PPO with GAE.
+    """Fine-Grained RLHF (arXiv 2306.01693): reward models with their own segmentations, paid at segments' ends, PPO with GAE.
 
     r_t = sum_k sum_j 1[t = end of segment j of model k] w_k R_k(j) - beta log pi / pi_ref.
     """
@@ -120,7 +126,7 @@ def test_srpo() -> None:
 
 
 def test_reinflow() -> None:
-    """ReinFlow (arXiv 2505.22094): PPO on the noisy Euler chain of a flow policy. A step is a denoising step, K of them one action.
+    """ReinFlow (arXiv 2505.22094): PPO on the noisy Euler chain of a flow policy. A step is a denoising step; K make an action.
 
     log pi(a^0..a^K | s) = log N(a^0) + sum_k log N(a^{k+1}; a^k + v dt, sigma_k^2); GAE runs per environment action.
     """
@@ -133,9 +139,13 @@ def test_reinflow() -> None:
     r = Rollouts(chain, torch.ones(1, 6, dtype=torch.bool), ["hopper"], log_prob, done, levels={"action": action_level})
 
     reward = scores_of(r, [component("return", "action", torch.tensor([[1.0, 0.5, 2.0]]))]).reward()
-    value = torch.tensor([[0.1, 9.0, 0.2, 9.0, 0.3, 9.0]])  # the critic reads the state, so only the first of an action's steps counts
+    value = torch.tensor(
+        [[0.1, 9.0, 0.2, 9.0, 0.3, 9.0]]
+    )  # the critic reads the state, so only the first of an action's steps counts
     advantage = gae(reward, value, r.mask, r.level("episode"), done, r.truncated, gamma=0.99, lam=0.95, level=r.level("action"))
-    loss = clipped_surrogate(log_prob + 0.01, log_prob, advantage, r.mask, clip_low=0.01, clip_high=0.01, level=action_level, ratio="sum")
+    loss = clipped_surrogate(
+        log_prob + 0.01, log_prob, advantage, r.mask, clip_low=0.01, clip_high=0.01, level=action_level, ratio="sum"
+    )
 
     d = [1.0 + 0.99 * 0.2 - 0.1, 0.5 + 0.99 * 0.3 - 0.2, 2.0 - 0.3]
     a = [d[0] + 0.9405 * (d[1] + 0.9405 * d[2]), d[1] + 0.9405 * d[2], d[2]]
@@ -144,7 +154,7 @@ def test_reinflow() -> None:
 
 
 def test_rstar_math() -> None:
-    """rStar-Math (arXiv 2501.04519): a search tree as rows with parents; step values by backing up leaves; pairs under one prefix.
+    """rStar-Math (arXiv 2501.04519): a search tree as rows with parents; step values from leaves; pairs under one prefix.
 
     PPM loss: -(1 / (n_pos n_neg)) sum log sigmoid(r(x, y+) - r(x, y-)).
     """
@@ -187,7 +197,9 @@ def test_constrained_rlhf() -> None:
     scores = scores_of(r, [*parts, component("kl", "step", ref_log_prob - r.log_prob, spread="copy")])
     value = {n: torch.full((3, 4), 0.1 * i) for i, n in enumerate((*names, "kl"))}  # one head per component
     advantage = {
-        n: whiten(gae(x, value[n], r.mask, r.level("episode"), done, r.truncated, lam=0.95), r.mask) if n != "kl" else torch.zeros(3, 4)
+        n: whiten(gae(x, value[n], r.mask, r.level("episode"), done, r.truncated, lam=0.95), r.mask)
+        if n != "kl"
+        else torch.zeros(3, 4)
         for n, x in scores.rewards().items()
     }
     multiplier = torch.zeros(2, requires_grad=True)
@@ -198,7 +210,9 @@ def test_constrained_rlhf() -> None:
     (m * (episode_return - threshold)).sum().backward()
 
     assert_close(mixed, (advantage["meteor"] + advantage["intent"]) / 2)
-    assert_close(multiplier.grad, 0.25 * (episode_return - threshold))  # below its target: the gradient is negative, the weight rises
+    assert_close(
+        multiplier.grad, 0.25 * (episode_return - threshold)
+    )  # below its target: the gradient is negative, the weight rises
     assert loss.value.shape == (3, 4) and scores.at("episode").shape == (3, 1, 2)
 
 
@@ -233,7 +247,9 @@ def test_barfi() -> None:
     phi = torch.tensor([0.6, 0.4])
     theta = solve(phi).requires_grad_()
     surrogate_gradient = torch.autograd.grad(expected(theta, phi[0] * primary + phi[1] * helper), theta)[0]
-    assert_close(surrogate_gradient - 0.5 * theta.detach(), torch.zeros(3), atol=1e-12, rtol=0)  # REINFORCE's part is the inner update
+    assert_close(
+        surrogate_gradient - 0.5 * theta.detach(), torch.zeros(3), atol=1e-12, rtol=0
+    )  # REINFORCE's part is the inner update
 
     h, a = torch.autograd.functional.jacobian(fixed_point, (theta.detach(), phi))
     outer = torch.autograd.grad((theta.softmax(0) * primary).sum(), theta)[0]
@@ -255,14 +271,23 @@ def test_gbrl_boosted_trees() -> None:
     state = torch.tensor([[-1.0], [-0.5], [0.5], [1.0]])
     action = torch.tensor([[0], [0], [1], [1]])
     output = torch.zeros(4, 3, requires_grad=True)  # two logits and a value per state, from the ensemble so far
-    r = Rollouts(action, torch.ones(4, 1, dtype=torch.bool), ["cart"] * 4, torch.full((4, 1), -np.log(2.0)), torch.ones(4, 1, dtype=torch.bool))
+    r = Rollouts(
+        action,
+        torch.ones(4, 1, dtype=torch.bool),
+        ["cart"] * 4,
+        torch.full((4, 1), -np.log(2.0)),
+        torch.ones(4, 1, dtype=torch.bool),
+    )
     reward = scores_of(r, [component("return", "step", torch.tensor([[1.0], [1.0], [-1.0], [1.0]]), spread="copy")]).reward()
 
     def loss(output: torch.Tensor) -> torch.Tensor:
         log_prob = output[:, :2].log_softmax(1).gather(1, r.action)
         value = output[:, 2:]
         advantage = gae(reward, value.detach(), r.mask, r.level("episode"), r.terminated, r.truncated, gamma=0.99, lam=0.95)
-        terms = (clipped_surrogate(log_prob, r.log_prob, advantage, r.mask), value_loss(value, advantage + value.detach(), r.mask))
+        terms = (
+            clipped_surrogate(log_prob, r.log_prob, advantage, r.mask),
+            value_loss(value, advantage + value.detach(), r.mask),
+        )
         return sum(token_mean(t, token_mean.count(t.mask)) for t in terms)
 
     before = loss(output)

@@ -30,7 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as e:
         if e.name not in EXTRAS:
             raise
-        print(f"guerdon: this needs {e.name}, which is not installed. Install it with: pip install 'guerdon[{EXTRAS[e.name]}]'.", file=sys.stderr)
+        print(
+            f"guerdon: this needs {e.name}, which is not installed. Install it with: pip install 'guerdon[{EXTRAS[e.name]}]'.",
+            file=sys.stderr,
+        )
         return 2
     except BrokenPipeError:  # the reader of our output went away: `guerdon score ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -49,14 +52,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments, with key=value wherever it stands: argparse leaves what comes after an option to us."""
-    parser = argparse.ArgumentParser(prog="guerdon", description="The reward is the object you work on: compose it, score with it, train with it.")
+    parser = argparse.ArgumentParser(
+        prog="guerdon", description="The reward is the object you work on: compose it, score with it, train with it."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     parsers = {}
     for name in COMMANDS:
         module = importlib.import_module(f"{__name__}.{name}")
         about = (module.__doc__ or "").strip()
         parsers[name] = commands.add_parser(
-            name, help=about.split("\n")[0], description=about, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+            name,
+            help=about.split("\n")[0],
+            description=about,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
         module.arguments(parsers[name])
         parsers[name].set_defaults(execute=module.execute)

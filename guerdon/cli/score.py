@@ -37,7 +37,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="FILE_OR_RUN", type=Path)
     parser.add_argument("--budget", type=float, default=10.0, help="seconds a function may take for one completion (default: 10)")
     parser.add_argument("--explain", type=int, metavar="ROW", help="print the tree with one row's values; rows count from 0")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write a line per row: .jsonl, or .parquet with every unit of every part")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write a line per row: .jsonl, or .parquet with every unit of every part"
+    )
 
 
 def execute(options: argparse.Namespace) -> None:
@@ -46,7 +48,9 @@ def execute(options: argparse.Namespace) -> None:
     reward = parse(options.reward).with_budget(options.budget)
     if options.data.is_dir():
         if options.out is not None or options.explain is not None:
-            raise InputError(f"score: --out and --explain take one file; give one of {options.data}/**/rollouts/step-*.parquet as --data.")
+            raise InputError(
+                f"score: --out and --explain take one file; give one of {options.data}/**/rollouts/step-*.parquet as --data."
+            )
         compare_run(reward, options.data)
         return
     if options.out is not None:
@@ -56,7 +60,11 @@ def execute(options: argparse.Namespace) -> None:
     if options.explain is not None:
         if not 0 <= options.explain < len(rollouts):
             raise InputError(f"score: --explain should be a row from 0 to {len(rollouts) - 1}, got {options.explain}.")
-        print(reward.explain(rollouts.rows([options.explain]) if by_itself(reward) else rollouts, 0 if by_itself(reward) else options.explain))
+        print(
+            reward.explain(
+                rollouts.rows([options.explain]) if by_itself(reward) else rollouts, 0 if by_itself(reward) else options.explain
+            )
+        )
         return
     scores = reward.score(rollouts)
     print_table(scores, f"{len(rollouts):,} completions scored in {time.perf_counter() - start:.1f} s")
@@ -127,10 +135,14 @@ def print_table(scores: Scores, title: str) -> None:
     for name, c in scores.trace.items():
         found = reasons(c).most_common()
         for (status, reason), count in found[:SHOWN]:
-            console.print(f"{name}: {count:,} x {status}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+            console.print(
+                f"{name}: {count:,} x {status}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True
+            )
         if len(found) > SHOWN:
             rest = sum(count for _, count in found[SHOWN:])
-            console.print(f"{name}: {rest:,} more for {len(found) - SHOWN:,} other reasons; --out FILE has them all", style="yellow")
+            console.print(
+                f"{name}: {rest:,} more for {len(found) - SHOWN:,} other reasons; --out FILE has them all", style="yellow"
+            )
 
 
 def yellow(count: int) -> str:
@@ -174,15 +186,18 @@ def compare_run(reward: Reward, directory: Path) -> None:
 
     files = sorted(directory.rglob("rollouts/*.parquet"))
     if not files:
-        raise InputError(f"score: {directory} holds no saved rollouts (rollouts/step-*.parquet). Usual cause: not a run directory.")
-    table: list[list[str]] = []
+        raise InputError(
+            f"score: {directory} holds no saved rollouts (rollouts/step-*.parquet). Usual cause: not a run directory."
+        )
+    before, table = "", list[list[str]]()
     for file in files:
         rollouts = Rollouts.load(file)
         now = row_totals(reward.score(rollouts).total)
         then = _then(file)
         run = file.parents[1].relative_to(directory).as_posix()
-        shown = "" if table and run == name else run if run != "." else directory.resolve().name
-        name = run
+        run = directory.resolve().name if run == "." else run
+        shown = "" if run == before else run
+        before = run
         table.append([shown, file.stem.removeprefix("step-").lstrip("0") or "0", f"{len(rollouts):,}", *difference(then, now)])
     columns = ["run", "step", "rows", "then", "now", "change", "rows changed", "not ok now"]
     _print(_console(), f"{directory}: mean total reward of the saved rollouts, then and with {reward}", columns, table, left=1)
@@ -205,7 +220,7 @@ def row_totals(total: Component) -> Tensor:
 
 
 def difference(then: Tensor | None, now: Tensor) -> list[str]:
-    """Cells: mean then, mean now, change of the mean, rows changed (a row that became or ceased to be ok counts), rows not ok now.
+    """Cells: mean then, mean now, change of the mean, rows changed (to or from not ok counts), rows not ok now.
 
     >>> import torch
     >>> difference(torch.tensor([1.0, 0.0, float("nan")]), torch.tensor([1.0, 1.0, 0.0]))

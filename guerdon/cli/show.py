@@ -50,7 +50,10 @@ def show_recipe(name: str) -> None:
     about, meaning = described(function)
     print(f"{name}: {about or 'no description'}\n")
     if parameters:
-        rows = {p.name: ["required" if p.default is p.empty else f"{p.default!r}", meaning.get(p.name, "")] for p in parameters.values()}
+        rows = {
+            p.name: ["required" if p.default is p.empty else f"{p.default!r}", meaning.get(p.name, "")]
+            for p in parameters.values()
+        }
         print(f"arguments\n{listed(rows)}\n")
     if all(p.default is not p.empty for p in parameters.values()):
         for title, tree in trees(recipes.make(name, {})).items():
@@ -67,7 +70,7 @@ def trees(made: Any) -> dict[str, str]:
 
 
 def described(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
-    """(description, argument -> meaning) of a docstring that says ``name: meaning``, on lines of their own or after a ; or a stop.
+    """(description, argument -> meaning) of a docstring that says ``name: meaning``, on lines of their own or after ; or a stop.
 
     >>> def recipe(steps, lr):
     ...     '''Learns. It stops.
@@ -94,5 +97,7 @@ def listed(rows: Mapping[str, Sequence[str]]) -> str:
     lines = []
     for *cells, last in table:
         head = "  " + "".join(f"{c:{w}s}  " for c, w in zip(cells, wide, strict=True))
-        lines += textwrap.wrap(last, width, initial_indent=head, subsequent_indent=" " * indent, drop_whitespace=True) or [head.rstrip()]
+        lines += textwrap.wrap(last, width, initial_indent=head, subsequent_indent=" " * indent, drop_whitespace=True) or [
+            head.rstrip()
+        ]
     return "\n".join(lines)

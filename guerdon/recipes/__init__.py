@@ -34,7 +34,9 @@ def find(name_or_file: str) -> Callable[..., Any]:
     if name_or_file not in names():
         near = difflib.get_close_matches(name_or_file, names(), 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"run: no recipe named {name_or_file!r}; there are {', '.join(names())}, or give a path ending in .py.{hint}")
+        raise InputError(
+            f"run: no recipe named {name_or_file!r}; there are {', '.join(names())}, or give a path ending in .py.{hint}"
+        )
     return _function_of(importlib.import_module(f"{__name__}.{name_or_file.replace('-', '_')}"), name_or_file)
 
 
@@ -50,7 +52,9 @@ def make(name_or_file: str, arguments: Mapping[str, Any]) -> Any:
         raise InputError(f"{name_or_file}: no argument {', '.join(sorted(unknown))}; it has {listed}.{hint}")
     missing = [n for n, p in have.items() if p.default is p.empty and n not in arguments]
     if missing:
-        raise InputError(f"{name_or_file}: needs {', '.join(f'{m}=...' for m in missing)}, got {', '.join(arguments) or 'no arguments'}.")
+        raise InputError(
+            f"{name_or_file}: needs {', '.join(f'{m}=...' for m in missing)}, got {', '.join(arguments) or 'no arguments'}."
+        )
     for name, value in arguments.items():
         _check_number(f"{name_or_file}: `{name}`", have[name], value)
     made = function(**arguments)
@@ -65,7 +69,8 @@ def _check_number(whose: str, parameter: inspect.Parameter, value: Any) -> None:
     wanted: Any = {bool: bool, int: int | float, float: int | float}.get(of)
     wanted = int if parameter.annotation in (int, "int") else wanted
     if wanted is not None and (not isinstance(value, wanted) or isinstance(value, bool) is not (of is bool)):
-        raise InputError(f"{whose} should be {'true or false' if of is bool else 'an integer' if wanted is int else 'a number'}, got {value!r}.")
+        kind = "true or false" if of is bool else "an integer" if wanted is int else "a number"
+        raise InputError(f"{whose} should be {kind}, got {value!r}.")
 
 
 def _load(path: Path) -> ModuleType:
@@ -84,7 +89,9 @@ def _function_of(module: ModuleType, whose: str) -> Callable[..., Any]:
     """`recipe`, or else the one public function defined in the file."""
     if callable(getattr(module, "recipe", None)):
         return module.recipe
-    own = [f for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__ and not n.startswith("_")]
+    own = [
+        f for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__ and not n.startswith("_")
+    ]
     if len(own) != 1:
         raise InputError(
             f"{whose}: expected a function `recipe`, or one public function, that returns a Recipe; got {len(own)}: "

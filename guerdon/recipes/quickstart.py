@@ -20,6 +20,7 @@ from guerdon.protocols import Sampling
 from guerdon.rewards import Reward, reward
 from guerdon.rewards.checkers import format
 from guerdon.tasks import running_digits
+from guerdon.training.binding import bind
 from guerdon.training.recipe import Evaluation, Recipe, Stage, Term
 from guerdon.training.sources import Demonstrations, Prompts, contexts_of
 from guerdon.training.study import Study
@@ -28,14 +29,20 @@ if TYPE_CHECKING:
     from guerdon.policies.language import LanguagePolicy
 
 TASK = "Add a row of digits one at a time, writing the last digit of each running total."
+SLOPPY = (
+    "The demonstrations are sloppy on purpose: each pair of total and digit has one fixed wrong answer, given half the time. "
+    "So the start writes the right form, gets half the steps right and almost never a whole chain."
+)
 PROMPTS, SAMPLES = 16, 16  # per update
 DATA = Path(__file__).parent / "data"
 LEARNING_RATE = 1e-3  # the choice of quickstart-grid for both arms
+
 
 @reward(bounds=(0, 1))
 def chain_right(completion: str, prompt: str) -> bool:
     """1 if every step of the whole chain is there and right."""
     return running_digits.success(completion, prompt)
+
 
 @lru_cache(maxsize=4096)
 def _ticks(completion: str, prompt: str) -> tuple[bool, ...]:
@@ -59,12 +66,14 @@ def rewards() -> dict[str, Reward]:
         "shuffled": chain_right + step_right.shuffled(over="batch") + 0.1 * form + step_right.watch(),
     }
 
+
 ABOUT = {
     "outcome": "sees whether the whole chain is right, once, at the end",
     "dense": "sees whether the whole chain is right and, for each step, whether it follows from the total written before it",
     "fraction": "sees how many of the steps are right, as one number at the end",
     "shuffled": "sees as many step ticks as dense, dealt out at random: the same amount of reward, without its place",
 }
+
 
 def recipe(
     seeds: Sequence[int] = (0, 1, 2),
@@ -91,6 +100,7 @@ def recipe(
         about=about(length, samples, arms),
     )
 
+
 def about(length: int, samples: int, arms: Sequence[str]) -> dict[str, Any]:
     trees = rewards()
     example = running_digits.make_tasks(1, 4, 0)[0]
@@ -100,8 +110,7 @@ def about(length: int, samples: int, arms: Sequence[str]) -> dict[str, Any]:
         "example": {"prompt": example.prompt, "completion": "".join(example.fields["steps"])},  # type: ignore[arg-type]
         "notes": [
             f"Each chain has {length} steps; a chain counts as right only if all of them are.",
-            "The demonstrations are sloppy on purpose: each pair of total and digit has one fixed wrong answer, given half the time. "
-            "So the start writes the right form, gets half the steps right and almost never a whole chain.",
+            SLOPPY,
             f"All arms start from the same policy and draw the same number of samples ({samples:,}).",
             f"In the figure of longer chains, `fraction` {ABOUT['fraction']}.",
         ],
@@ -112,19 +121,31 @@ def about(length: int, samples: int, arms: Sequence[str]) -> dict[str, Any]:
         "lengths": _stored("quickstart_lengths.json"),
     }
 
+
 def warm_start(length: int, seed: int, *, updates: int = 400) -> Recipe:
     """Supervised learning on sloppy demonstrations: teaches the form and half the steps."""
-    return Recipe("warm start", partial(_fresh, length, seed), [_teach(length, seed, updates)], evaluation(length, 200), seed=seed)
+    return Recipe(
+        "warm start", partial(_fresh, length, seed), [_teach(length, seed, updates)], evaluation(length, 200), seed=seed
+    )
+
 
 def _teach(length: int, seed: int, updates: int) -> Stage:
     shown = running_digits.demonstrations(4096, length, seed)
     return Stage(
-        "warm", updates, Demonstrations(shown, 24), [Term(1.0, negative_log_likelihood, token_mean)], lr=lambda s: 4e-3 * (1 - s / updates)
+        "warm",
+        updates,
+        Demonstrations(shown, 24),
+        [Term(1.0, negative_log_likelihood, token_mean)],
+        lr=lambda s: 4e-3 * (1 - s / updates),
     )
+
 
 def _arm(arm: str, length: int, samples: int, lr: float, seed: int, start: Path | None) -> Recipe:
     assert start is not None
-    return Recipe(arm, partial(_load, start / "policy"), [improve(arm, length, samples, lr, seed)], evaluation(length, 5), seed=seed)
+    return Recipe(
+        arm, partial(_load, start / "policy"), [improve(arm, length, samples, lr, seed)], evaluation(length, 5), seed=seed
+    )
+
 
 def improve(arm: str, length: int, samples: int, lr: float, seed: int) -> Stage:
     """The stage that the arms share but for their reward: group-relative returns-to-go, clipped surrogate."""
@@ -135,26 +156,30 @@ def improve(arm: str, length: int, samples: int, lr: float, seed: int) -> Stage:
         Prompts(contexts, PROMPTS, SAMPLES, Sampling(max_new_tokens=2 * length + 2)),
         [Term(1.0, clipped_surrogate, token_mean)],
         reward=rewards()[arm],
-        credit=partial(group_relative, level="step"),
+        credit=bind(group_relative, level="step"),
         lr=lr,
     )
+
 
 def evaluation(length: int, every: int) -> Evaluation:
     contexts = contexts_of(running_digits.held_out_tasks(64, length, 0))
     return Evaluation(contexts, chain_right, every, samples=4, sampling=Sampling(max_new_tokens=2 * length + 2))
+
 
 def _fresh(length: int, seed: int) -> LanguagePolicy:
     from guerdon.policies.language import LanguagePolicy
 
     return LanguagePolicy.tiny(running_digits.TOKENS, width=64, layers=2, heads=4, max_length=4 * length + 8, seed=seed)
 
+
 def _load(path: Path) -> LanguagePolicy:
     from guerdon.policies.language import LanguagePolicy
 
     return LanguagePolicy.load(path)
 
+
 def summarise(result: dict[str, Any], out: Path) -> dict[str, Any]:
-    """The verdict, from the numbers: by how many points of held-out success dense is ahead of each other arm, at worst over seeds."""
+    """The verdict, from the numbers: by how many points of success dense is ahead of each other arm, at worst over seeds."""
     arms = result["arms"]
     if "dense" not in arms or len(arms) < 2:
         return {}
@@ -164,12 +189,16 @@ def summarise(result: dict[str, Any], out: Path) -> dict[str, Any]:
         if other != "dense"
     }
     worst = {other: min(min(g["success"]), min(g["greedy"])) for other, g in gaps.items()}
-    parts = [f"{a} {100 * statistics.mean(arms[a]['success']):.0f} % (greedy {100 * statistics.mean(arms[a]['greedy']):.0f} %)" for a in arms]
+    parts = [
+        f"{a} {100 * statistics.mean(arms[a]['success']):.0f} % (greedy {100 * statistics.mean(arms[a]['greedy']):.0f} %)"
+        for a in arms
+    ]
     n = len(result["seeds"])
     text = f"Held-out success after the same number of samples, mean of {n} seed{'s' * (n > 1)}: {', '.join(parts)}. "
     ahead = ", ".join(f"{w:+.0f} points against {o}" for o, w in worst.items())
     text += f"Dense on its worst seed, sampled or greedy: {ahead}."
     return {"gap_points": gaps, "verdict": {"text": text, "worst_gap_points": worst, "holds": worst.get("outcome", -100) >= 60}}
+
 
 def _stored(name: str) -> Any:
     path = DATA / name

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from guerdon.recipes import quickstart
 from guerdon.recipes.quickstart_lengths import samples_to_half, until_half
 from guerdon.training.recipe import Recipe
 from guerdon.training.study import Study
@@ -33,12 +32,13 @@ def _arm(arm: str, length: int, samples: int, lr: float, seed: int, start: Path 
 
 
 def summarise(samples: int, result: dict[str, Any], out: Path) -> dict[str, Any]:
-    """Per arm and rate the samples to 50 % on each seed; the chosen rate has the smallest median (not reached counts as the budget)."""
+    """Per arm and rate the samples to 50 % on each seed; chosen is the smallest median (not reached counts as the budget)."""
     found: dict[str, dict[str, list[int | None]]] = {}
     for name in result["arms"]:
         arm, _, rate = name.partition("@")
         found.setdefault(arm, {})[rate] = [samples_to_half(out / f"{name}-s{s}" / "metrics.jsonl") for s in result["seeds"]]
     chosen = {
-        arm: float(min(rates, key=lambda r: statistics.median(samples if x is None else x for x in rates[r]))) for arm, rates in found.items()
+        arm: float(min(rates, key=lambda r: statistics.median(samples if x is None else x for x in rates[r])))
+        for arm, rates in found.items()
     }
     return {"grid": {"command": "guerdon run quickstart-grid", "budget": samples, "samples_to_half": found, "chosen": chosen}}

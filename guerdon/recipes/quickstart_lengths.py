@@ -33,7 +33,13 @@ def recipe(
     lengths: steps in a chain; samples: completions each run may draw; lr: the same for all arms.
     """
     runs = {f"{a}-{n}": partial(until_half, a, n, samples, lr) for n in lengths for a in arms}
-    return Study("quickstart-lengths", runs, tuple(seeds), summarise=partial(summarise, samples), about={"title": "Samples to 50 % success"})
+    return Study(
+        "quickstart-lengths",
+        runs,
+        tuple(seeds),
+        summarise=partial(summarise, samples),
+        about={"title": "Samples to 50 % success"},
+    )
 
 
 def until_half(arm: str, length: int, samples: int, lr: float, seed: int, start: Path | None) -> Recipe:
@@ -66,7 +72,12 @@ def samples_to_half(metrics: Path) -> int | None:
 
 def summarise(samples: int, result: dict[str, Any], out: Path) -> dict[str, Any]:
     points = [
-        {"arm": arm, "length": int(length), "seed": seed, "samples_to_half": samples_to_half(out / f"{arm}-{length}-s{seed}" / "metrics.jsonl")}
+        {
+            "arm": arm,
+            "length": int(length),
+            "seed": seed,
+            "samples_to_half": samples_to_half(out / f"{arm}-{length}-s{seed}" / "metrics.jsonl"),
+        }
         for name in result["arms"]
         for arm, _, length in [name.rpartition("-")]
         for seed in result["seeds"]

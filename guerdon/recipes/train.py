@@ -69,14 +69,25 @@ def recipe(
     micro_rows: completions in one forward pass; fewer take less memory
     seed: of the order of tasks, the split and the sampling
     """
-    least = {"steps": (steps, 1), "prompts": (prompts, 1), "samples": (samples, 2), "updates": (updates, 1)}
-    least |= {"max_new_tokens": (max_new_tokens, 1), "evaluate_every": (evaluate_every, 1), "checkpoint_every": (checkpoint_every, 1)}
+    least: dict[str, tuple[float, int]] = {
+        "steps": (steps, 1),
+        "prompts": (prompts, 1),
+        "samples": (samples, 2),
+        "updates": (updates, 1),
+    }
+    least |= {
+        "max_new_tokens": (max_new_tokens, 1),
+        "evaluate_every": (evaluate_every, 1),
+        "checkpoint_every": (checkpoint_every, 1),
+    }
     least |= {"micro_rows": (micro_rows, 1), "lora": (lora, 0), "kl": (kl, 0)}
     for name, (value, low) in least.items():
         if value < low:
             raise InputError(f"train: `{name}` should be at least {low}, got {value}.")
     if not temperature > 0:
-        raise InputError(f"train: `temperature` should be above 0, got {temperature}: greedy completions of a task are all the same.")
+        raise InputError(
+            f"train: `temperature` should be above 0, got {temperature}: greedy completions of a task are all the same."
+        )
     composed = parse(reward).with_budget(budget)
     judged = parse(success).with_budget(budget) if success else first_whole(composed)
     tasks = _tasks(data, sorted((composed.needs | judged.needs) - FROM_POLICY))
@@ -95,14 +106,22 @@ def recipe(
         Prompts(contexts, prompts, samples, sampling),
         terms,
         reward=composed,
-        credit=partial(group_relative, level="step") if composed.level != "episode" else partial(group_relative, scale="std", eps=1e-4),
+        credit=partial(group_relative, level="step")
+        if composed.level != "episode"
+        else partial(group_relative, scale="std", eps=1e-4),
         lr=rate,
         micro_rows=micro_rows,
         updates=updates,
     )
     return Recipe(
         "train",
-        partial(_load, model, lora, "none" if not wants_reference else "adapter" if lora else "copy", [held[0].prompt, contexts[0].prompt]),
+        partial(
+            _load,
+            model,
+            lora,
+            "none" if not wants_reference else "adapter" if lora else "copy",
+            [held[0].prompt, contexts[0].prompt],
+        ),
         [stage],
         Evaluation(held, judged, evaluate_every, samples=4, sampling=sampling),
         seed=seed,
@@ -124,7 +143,7 @@ FROM_POLICY = {"completion", "messages", "offset", "log_prob", "ref_log_prob", "
 
 
 def default_lr(width: int, lora: bool) -> float:
-    """5e-6 (1024 / width)^1.5, ten times that for an adapter: a rule of thumb through what small and large models are trained with.
+    """5e-6 (1024 / width)^1.5, ten times that for an adapter: a rule of thumb through what small and large models take.
 
     >>> round(default_lr(64, False), 6), default_lr(1024, True)
     (0.00032, 5e-05)
@@ -138,7 +157,7 @@ def first_whole(reward: Reward) -> Reward:
         if term.level == "episode" and term.relation == "self" and weight > 0:
             return term
     raise InputError(
-        f"train: none of the reward's terms scores whole answers by themselves, so it is not clear what success is, in `{reward}`. "
+        f"train: none of the terms of `{reward}` scores whole answers by itself, so it is not clear what success is. "
         "Give success='EXPR', e.g. success=numeric."
     )
 

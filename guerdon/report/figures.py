@@ -142,7 +142,11 @@ def trouble(series: Sequence[Series]) -> list[Chart]:
         if not any(any(seed.points("train", "step", key)[1]) for s in series for seed in s.arm.seeds):
             continue
         part, _, kind = key.removeprefix("status/").rpartition("/")
-        title = "Steps without gradient: a reward was not ok, or there was nothing to compare with" if key == "dropped" else f"{part}: {names.get(kind, kind)}"
+        title = (
+            "Steps without gradient: a reward was not ok, or there was nothing to compare with"
+            if key == "dropped"
+            else f"{part}: {names.get(kind, kind)}"
+        )
         read = "Share of the units of a training step."
         chart = curve_chart(series, "train", ("samples", key), title, read, lambda ys: plot.linear_axis([*ys, 0.0], percent))
         if chart:

@@ -111,7 +111,9 @@ def shuffled(part: Reward, seed: int, over: str) -> Reward:
     unwatched("shuffled", part)
     allowed = ("group", "batch") if part.level == "episode" else ("row", "group", "batch")
     if over not in allowed:
-        raise ExpressionError(f"shuffled: `over` should be one of {', '.join(allowed)} for values of level {part.level}, got {over!r}.")
+        raise ExpressionError(
+            f"shuffled: `over` should be one of {', '.join(allowed)} for values of level {part.level}, got {over!r}."
+        )
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise ExpressionError(f"shuffled: `seed` should be a whole number, got {seed!r}.")
     return Shuffled(

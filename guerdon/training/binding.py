@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How parts get what they need: a function's required parameters are its needs, fetched by name.
 
-So a recipe holds plain functions with their hyper-parameters bound (``functools.partial(gae, gamma=0.99)``), and the loop never
+So a recipe holds plain functions with their hyper-parameters bound (``bind(gae, gamma=0.99)``), and the loop never
 learns what any of them is called. Two beginnings of a name mean something:
 
     ref_NAME   output NAME of the frozen reference: the same in the whole run, so fetched once per batch
@@ -27,6 +27,15 @@ Part = Callable[..., Any]
 REFERENCE, BEFORE = "ref_", "old_"
 
 
+def bind(part: Part, **settings: Any) -> Part:
+    """``part`` with hyper-parameters bound: numbers, tensors, schedules (step -> number), or the name of a level.
+
+    >>> sorted(needs_of(bind(lambda reward, mask, gamma: 0, gamma=1)))
+    ['mask', 'reward']
+    """
+    return functools.partial(part, **settings)
+
+
 def name_of(part: Part) -> str:
     """The name of the function inside any number of partials."""
     while isinstance(part, functools.partial):
@@ -46,11 +55,7 @@ def names_of(parts: Iterable[Part]) -> list[str]:
 
 @functools.lru_cache(maxsize=1024)
 def needs_of(part: Part) -> frozenset[str]:
-    """The parameters without a default and not yet bound.
-
-    >>> sorted(needs_of(functools.partial(lambda reward, mask, gamma: 0, gamma=1)))
-    ['mask', 'reward']
-    """
+    """The parameters without a default and not yet bound."""
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return frozenset(p.name for p in inspect.signature(part).parameters.values() if p.default is p.empty and p.kind in kinds)
 

@@ -12,7 +12,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 CHARACTERS = "\n !\"#%'()*+,-./0123456789:;<=>?ABCDEFGHIJKLMNOPQRSTUVWXYZ[]^_`abcdefghijklmnopqrstuvwxyz{|}"
-CHAT = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+CHAT = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
 
 
 def character_tokenizer(chat: bool = False) -> PreTrainedTokenizerFast:
@@ -42,7 +44,9 @@ def untrained(tokenizer: PreTrainedTokenizerFast, seed: int, width: int = 64) ->
     return LlamaForCausalLM(config)
 
 
-def teach(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, pairs: Sequence[tuple[str, str]], updates: int, seed: int) -> None:
+def teach(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, pairs: Sequence[tuple[str, str]], updates: int, seed: int
+) -> None:
     """Cross-entropy on the answers with Adam, the learning rate going down to 0."""
     draw = random.Random(seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)

@@ -10,7 +10,7 @@ from guerdon.cli import main
 
 EXAMPLE = str(Path(__file__).parents[2] / "examples" / "own_recipe.py")
 
-STUDY = '''
+STUDY = """
 from guerdon.errors import InputError
 from guerdon.objectives import negative_log_likelihood, token_mean
 from guerdon.training.recipe import Recipe, Stage, Term
@@ -26,7 +26,7 @@ def _arm(seed, start):
 
 def recipe(seed: int = 0):
     return Study("broken", {"a": _arm}, [seed])
-'''
+"""
 
 
 def test_help_does_not_import_torch() -> None:

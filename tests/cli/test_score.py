@@ -27,7 +27,9 @@ def test_a_weighed_sum_in_figures(tmp_path: Path, capsys) -> None:
     rows = [{"prompt": "1+1=", "completion": "<a>2</a>", "answer": "2"}, {"prompt": "2+2=", "completion": "5", "answer": "4"}]
     out = tmp_path / "scores.jsonl"
     reward = 'numeric + 0.2*format("<a>.*</a>") - 0.01*length'
-    assert main(["score", "--reward", reward, "--data", write(tmp_path / "d.jsonl", rows), "--budget", "1", "--out", str(out)]) == 0
+    assert (
+        main(["score", "--reward", reward, "--data", write(tmp_path / "d.jsonl", rows), "--budget", "1", "--out", str(out)]) == 0
+    )
     first, second = lines(out)
     assert first["total"]["value"] == pytest.approx(1 + 0.2 - 0.08)
     assert second["total"]["value"] == pytest.approx(-0.01)
@@ -121,7 +123,7 @@ def test_a_run_is_scored_again_and_compared(tmp_path: Path, capsys) -> None:
     (tmp_path / "run" / "b-s0" / "scores" / "step-000050.parquet").unlink()
     assert main(["score", "--reward", "exact + 0.5*format('.*o')", "--data", str(tmp_path / "run")]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[1].split() == "run step rows then now change rows changed not ok now".split()
+    assert printed[1].split() == ["run", "step", "rows", "then", "now", "change", "rows", "changed", "not", "ok", "now"]
     assert printed[2].split() == ["a-s0", "1", "3", "0.3333", "0.5000", "+0.1667", "1", "0"]
     assert printed[3].split() == ["50", "3", "0.3333", "0.5000", "+0.1667", "1", "0"]
     assert printed[5].split() == ["50", "3", "-", "0.5000", "-", "-", "0"]
