@@ -6,7 +6,10 @@ whether the shapes carry what papers need: token, segment, turn, environment-act
 learned rewards, preference data with a second role, search trees, bilevel gradients and trees grown on output gradients.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
+import pytest
 import torch
 from torch.nn.functional import logsigmoid
 from torch.testing import assert_close
@@ -18,7 +21,12 @@ from guerdon.objectives import bradley_terry, clipped_surrogate, dpo, kl_penalty
 from guerdon.rollouts import Rollouts
 from guerdon.scores import component, scores_of
 
-torch.set_default_dtype(torch.float64)
+
+@pytest.fixture(autouse=True)
+def _double_precision() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 def tokens(rows: int, length: int, seed: int = 0, **more) -> Rollouts:

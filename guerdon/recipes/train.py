@@ -17,6 +17,7 @@ from guerdon.rewards import Reward
 from guerdon.rewards.evaluating import additive
 from guerdon.rewards.parse import parse
 from guerdon.tasks import Task, load_tasks, tasks_from_jsonl
+from guerdon.training.binding import bind
 from guerdon.training.recipe import Evaluation, Recipe, Stage, Term
 from guerdon.training.sources import Prompts, contexts_of, split
 
@@ -106,9 +107,7 @@ def recipe(
         Prompts(contexts, prompts, samples, sampling),
         terms,
         reward=composed,
-        credit=partial(group_relative, level="step")
-        if composed.level != "episode"
-        else partial(group_relative, scale="std", eps=1e-4),
+        credit=bind(group_relative, scale="std", eps=1e-4) if composed.level == "episode" else bind(group_relative, level="step"),
         lr=rate,
         micro_rows=micro_rows,
         updates=updates,
