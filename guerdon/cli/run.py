@@ -24,6 +24,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("settings", metavar="key=value", nargs="*", help="arguments of the recipe, e.g. seeds=11,12")
     parser.add_argument("--out", type=Path, help="run directory (default: runs/NAME, or the run directory itself)")
     parser.add_argument("--seed", type=int, help="short for seed=S")
+    observe_argument(parser)
+
+
+def observe_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--observe",
+        choices=("tensorboard", "wandb"),
+        action="append",
+        default=[],
+        help="tell it to a tracker too (may be repeated)",
+    )
 
 
 def execute(options: argparse.Namespace) -> None:
@@ -35,19 +46,20 @@ def execute(options: argparse.Namespace) -> None:
     settings = {**given, **settings_of(name, options.settings)}
     if options.seed is not None:
         settings["seed"] = options.seed
-    run(name, settings, options.out or place)
+    run(name, settings, options.out or place, options.observe)
 
 
-def run(name: str, settings: Mapping[str, Any], out: Path) -> None:
+def run(name: str, settings: Mapping[str, Any], out: Path, observe: Sequence[str] = ()) -> None:
     """Run, report, and say where to look."""
     from guerdon import recipes
     from guerdon.report import write_report
-    from guerdon.training.observers import Terminal
+    from guerdon.training.observers import TensorBoard, Terminal, WandB
     from guerdon.training.run import run as run_directory
 
     finished = (out / "result.json").exists()
     checkpoints = sorted(out.glob("checkpoint/step-*"))
-    observers = [] if finished else [Terminal()]
+    trackers = {"tensorboard": TensorBoard, "wandb": WandB}
+    observers: list[Any] = [] if finished else [Terminal(), *(trackers[name]() for name in observe)]
     if checkpoints and not finished:
         print(f"{out}: going on from {checkpoints[-1].name.replace('-', ' ')}")
     result = run_directory(recipes.make, name, settings, out, observers, command_of(name, settings, out))

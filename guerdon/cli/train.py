@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from guerdon.cli.run import observe_argument, run, settings_of
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="directory or name of a Hugging Face causal language model")
@@ -21,11 +23,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reward", required=True, metavar="EXPR", help="reward expression; path.py:name for your own functions")
     parser.add_argument("--out", required=True, type=Path, help="run directory")
     parser.add_argument("--seed", type=int, default=0)
+    observe_argument(parser)
     parser.add_argument("settings", metavar="key=value", nargs="*", help="see `guerdon show train`")
 
 
 def execute(options: argparse.Namespace) -> None:
-    from guerdon.cli.run import run, settings_of
-
     given = {"model": options.model, "data": options.data, "reward": options.reward, "seed": options.seed}
-    run("train", {**given, **settings_of("train", options.settings)}, options.out)
+    run("train", {**given, **settings_of("train", options.settings)}, options.out, options.observe)

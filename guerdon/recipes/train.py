@@ -40,6 +40,7 @@ def recipe(
     lr: float | None = None,
     kl: float = 0.0,
     lora: int = 0,
+    dtype: str = "float32",
     budget: float = 10.0,
     held_out: int | None = None,
     evaluate_every: int = 10,
@@ -63,6 +64,7 @@ def recipe(
     lr: learning rate (default: by the model's width, 5e-6 at 1024 and 3e-4 at 64; ten times that with lora)
     kl: weight of the penalty on leaving the start; takes the memory of a second model unless there is lora
     lora: rank of a LoRA adapter on all linear layers; 0 trains all weights
+    dtype: of the weights while training; in bfloat16 small learning rates are lost to rounding
     budget: seconds a reward's function may take for one completion
     held_out: tasks kept back for evaluation (default: a fifth, at most 64)
     evaluate_every: steps between evaluations
@@ -118,6 +120,7 @@ def recipe(
             _load,
             model,
             lora,
+            dtype,
             "none" if not wants_reference else "adapter" if lora else "copy",
             [held[0].prompt, contexts[0].prompt],
         ),
@@ -194,11 +197,15 @@ def _width(model: str) -> int:
         ) from e
 
 
-def _load(model: str, lora: int, reference: str, prompts: Sequence[Any]) -> LanguagePolicy:
+def _load(model: str, lora: int, dtype: str, reference: str, prompts: Sequence[Any]) -> LanguagePolicy:
     """The policy, after a look at whether it can read ``prompts``: before a run starts rather than in it."""
+    import torch
+
     from guerdon.policies.language import LanguagePolicy
 
+    if dtype not in ("float32", "bfloat16", "float64"):
+        raise InputError(f"train: `dtype` should be float32, bfloat16 or float64, got {dtype!r}.")
     adapter = {"r": lora, "lora_alpha": 2 * lora, "target_modules": "all-linear"} if lora else None
-    policy = LanguagePolicy.load(model, lora=adapter, reference=reference)
+    policy = LanguagePolicy.load(model, lora=adapter, reference=reference, dtype=getattr(torch, dtype))
     policy.contexts(prompts)
     return policy

@@ -28,18 +28,20 @@ def read_jsonl(path: str | PathLike[str], need: Sequence[str] = ()) -> list[dict
 
 
 def tasks_from_jsonl(path: str | PathLike[str], need: Sequence[str] = ("prompt",)) -> list[Task]:
-    """The rows of a JSONL file as tasks; `prompt` is always needed, and no two may have the same key."""
+    """The rows of a JSONL file as tasks; `prompt` is always needed. A repeated row is one task; others need other keys."""
     path = Path(path)
     tasks: list[Task] = []
-    line_of: dict[str, int] = {}
+    seen: dict[str, tuple[int, dict]] = {}
     for number, row in _rows(path, ("prompt", *need)):
         key = _key(path, number, row)
-        if key in line_of:
+        if key in seen and seen[key][1] == row:
+            continue
+        if key in seen:
             raise InputError(
-                f"{path}, line {number}: expected a key no other line has, got {key!r}, which line {line_of[key]} has. "
-                "Usual cause: the same prompt and answer twice; remove one, or give both a `key`."
+                f"{path}, line {number}: expected a key no other line has, got {key!r}, which line {seen[key][0]} has. "
+                "Usual cause: the same prompt and answer twice with other fields; remove one, or give both a `key`."
             )
-        line_of[key] = number
+        seen[key] = (number, row)
         tasks.append(Task(key, row["prompt"], {n: v for n, v in row.items() if n not in ("prompt", "key", "task")}))
     return tasks
 

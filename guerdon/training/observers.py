@@ -206,7 +206,7 @@ def plain_line(stream: Stream, elapsed: float) -> str:
     shown = {"success": stream.evaluation.get("eval/success"), "greedy": stream.evaluation.get("eval/greedy")}
     parts = [f"{stream.arm} s{stream.seed}"] if stream.arm else []
     parts += [f"step {stream.step}", f"{int(_number(stream.evaluation.get('samples'), 0)):,} samples"]
-    parts += [f"{name} {x:.1%}" for name, value in shown.items() if not math.isnan(x := _number(value, math.nan))]
+    parts += [f"{name} {_percent(x)}" for name, value in shown.items() if not math.isnan(x := _number(value, math.nan))]
     reward, speed = (_number(stream.train.get(key), math.nan) for key in ("reward/total", "tokens_per_second"))
     parts += [f"reward {reward:.3g}"] if not math.isnan(reward) else []
     parts += [f"{speed:,.0f} tok/s"] if not math.isnan(speed) else []
@@ -356,7 +356,8 @@ def _text(x: float, form: str) -> str:
 
 
 def _percent(x: float) -> str:
-    return _text(x, ".1%")
+    """A share; a number beyond 1, a success term that is no share, as it is."""
+    return _text(x, ".1%" if abs(x) <= 1 else ".3g")
 
 
 # ---- trackers

@@ -191,3 +191,17 @@ def test_success_is_the_first_term_that_scores_whole_answers() -> None:
     assert str(first_whole(parse("0.2*format('a') + numeric"))) == "format('a')"
     assert str(first_whole(parse("-0.01*length + numeric"))) == "numeric"
     assert str(first_whole(parse(f"steps('{POISON}:good_step') + exact.normalise() + exact"))) == "exact"
+
+
+def test_a_tracker_is_told_too_and_weights_are_trained_in_single_precision(quick: Path, data: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    out, half = tmp_path / "run", tmp_path / "half"
+    model = AutoModelForCausalLM.from_pretrained(quick, dtype=torch.bfloat16)
+    model.save_pretrained(half)
+    AutoTokenizer.from_pretrained(quick).save_pretrained(half)
+    given = ["train", "--model", str(half), "--data", str(data), "--reward", "numeric", "--out", str(out)]
+    assert main([*given, "--observe", "tensorboard", "steps=1", "prompts=2", "samples=2", "held_out=2", "max_new_tokens=4"]) == 0
+    assert list(out.rglob("events.out.tfevents*"))
+    assert AutoModelForCausalLM.from_pretrained(out / "policy").dtype == torch.float32

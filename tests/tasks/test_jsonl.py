@@ -26,6 +26,12 @@ def test_reads_every_field_by_name(tmp_path: Path) -> None:
     assert read_jsonl(write(tmp_path, *map(json.dumps, rows)), need=("prompt", "completion")) == rows
 
 
+def test_a_repeated_row_is_one_task(tmp_path: Path) -> None:
+    path = tmp_path / "twice.jsonl"
+    path.write_text('{"prompt": "a", "answer": 1}\n{"prompt": "b"}\n{"answer": 1, "prompt": "a"}\n')
+    assert [task.prompt for task in tasks_from_jsonl(path)] == ["a", "b"]
+
+
 def test_tasks_take_key_then_task_then_a_hash(tmp_path: Path) -> None:
     lines = [
         '{"key": "k", "task": "t", "prompt": "a"}',
@@ -65,7 +71,11 @@ WRONG: dict[str, tuple[list[str | bytes], int | None, list[str]]] = {
     "key a boolean": (['{"prompt": "a", "task": true}'], 1, ["`task`", "a boolean true"]),
     "key null": (['{"prompt": "a", "key": null}'], 1, ["`key`", "null"]),
     "duplicate key": (['{"prompt": "a", "key": 1}', "", '{"prompt": "b", "task": "1"}'], 3, ["no other line", "'1'", "line 1"]),
-    "duplicate content": (['{"prompt": "a"}', '{"prompt": "a"}'], 2, ["no other line", "line 1", "same prompt and answer"]),
+    "duplicate content": (
+        ['{"prompt": "a", "level": 1}', '{"prompt": "a", "level": 2}'],
+        2,
+        ["no other line", "line 1", "same prompt and answer"],
+    ),
     "not UTF-8": (['{"prompt": "a"}', b'{"prompt": "\xe9"}'], 2, ["UTF-8", "0xe9"]),
     "empty file": ([], None, ["at least one line", "none"]),
     "blank file": (["", " "], None, ["at least one line", "none"]),
