@@ -31,13 +31,14 @@ def recipe(
     reward: str,
     success: str = "",
     steps: int = 100,
-    prompts: int = 16,
-    samples: int = 8,
+    prompts: int = 32,
+    samples: int = 16,
     updates: int = 1,
     max_new_tokens: int = 128,
     temperature: float = 1.0,
     stop: str | Sequence[str] = (),
     lr: float | None = None,
+    warmup: int = 10,
     kl: float = 0.0,
     lora: int = 0,
     dtype: str = "float32",
@@ -62,6 +63,7 @@ def recipe(
     temperature: of sampling, in training and in the sampled half of evaluation
     stop: text (or a list of texts) that ends a completion
     lr: learning rate (default: by the model's width, 5e-6 at 1024 and 3e-4 at 64; ten times that with lora)
+    warmup: steps over which the learning rate rises; Adam's first steps are mostly noise
     kl: weight of the penalty on leaving the start; takes the memory of a second model unless there is lora
     lora: rank of a LoRA adapter on all linear layers; 0 trains all weights
     dtype: of the weights while training; in bfloat16 small learning rates are lost to rounding
@@ -110,7 +112,7 @@ def recipe(
         terms,
         reward=composed,
         credit=bind(group_relative, scale="std", eps=1e-4) if composed.level == "episode" else bind(group_relative, level="step"),
-        lr=rate,
+        lr=lambda step: rate * min(1.0, (step + 1) / (warmup + 1)),
         micro_rows=micro_rows,
         updates=updates,
     )
