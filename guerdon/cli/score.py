@@ -60,11 +60,7 @@ def execute(options: argparse.Namespace) -> None:
     if options.explain is not None:
         if not 0 <= options.explain < len(rollouts):
             raise InputError(f"score: --explain should be a row from 0 to {len(rollouts) - 1}, got {options.explain}.")
-        print(
-            reward.explain(
-                rollouts.rows([options.explain]) if by_itself(reward) else rollouts, 0 if by_itself(reward) else options.explain
-            )
-        )
+        print(explain(reward, rollouts, options.explain))
         return
     scores = reward.score(rollouts)
     print_table(scores, f"{len(rollouts):,} completions scored in {time.perf_counter() - start:.1f} s")
@@ -73,6 +69,13 @@ def execute(options: argparse.Namespace) -> None:
     elif options.out is not None:
         with options.out.open("x", encoding="utf-8") as f:
             f.writelines(json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n" for row in rows(scores, rollouts))
+
+
+def explain(reward: Reward, rollouts: Rollouts, row: int) -> str:
+    """The tree with one row's values; only that row is scored where the others have no say."""
+    if not by_itself(reward):
+        return reward.explain(rollouts, row)
+    return f"row {row}" + reward.explain(rollouts.rows([row]), 0).removeprefix("row 0")
 
 
 def check_new(out: Path) -> None:

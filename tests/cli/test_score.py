@@ -89,7 +89,7 @@ def test_explain_prints_one_row(tmp_path: Path, capsys) -> None:
     printed = capsys.readouterr().out
     assert printed.startswith("row 1, task 1, total -0.7071")  # of its group: it needs the other row
     assert main(["score", "--reward", "numeric - 2*length", "--data", data, "--explain", "1"]) == 0
-    assert capsys.readouterr().out.startswith("row 0, task 1, total -2")
+    assert capsys.readouterr().out.startswith("row 1, task 1, total -2")
 
 
 def test_groups_are_the_rows_of_a_prompt_or_of_a_group(tmp_path: Path) -> None:
