@@ -74,25 +74,16 @@ def recipe(
     micro_rows: completions in one forward pass; fewer take less memory
     seed: of the order of tasks, the split and the sampling
     """
-    least: dict[str, tuple[float, int]] = {
-        "steps": (steps, 1),
-        "prompts": (prompts, 1),
-        "samples": (samples, 2),
-        "updates": (updates, 1),
-    }
-    least |= {
-        "max_new_tokens": (max_new_tokens, 1),
-        "evaluate_every": (evaluate_every, 1),
-        "checkpoint_every": (checkpoint_every, 1),
-    }
-    least |= {"micro_rows": (micro_rows, 1), "lora": (lora, 0), "kl": (kl, 0)}
-    for name, (value, low) in least.items():
-        if value < low:
-            raise InputError(f"train: `{name}` should be at least {low}, got {value}.")
+    _at_least(1, steps=steps, prompts=prompts, updates=updates, max_new_tokens=max_new_tokens, micro_rows=micro_rows)
+    _at_least(1, evaluate_every=evaluate_every, checkpoint_every=checkpoint_every)
+    _at_least(2, samples=samples)
+    _at_least(0, lora=lora, kl=kl, warmup=warmup)
     if not temperature > 0:
         raise InputError(
             f"train: `temperature` should be above 0, got {temperature}: greedy completions of a task are all the same."
         )
+    if dtype not in DTYPES:
+        raise InputError(f"train: `dtype` should be one of {', '.join(DTYPES)}, got {dtype!r}.")
     composed = parse(reward).with_budget(budget)
     judged = parse(success).with_budget(budget) if success else first_whole(composed)
     tasks = _tasks(data, sorted((composed.needs | judged.needs) - FROM_POLICY))
@@ -142,8 +133,16 @@ def recipe(
     )
 
 
+DTYPES = ("float32", "bfloat16", "float64")
+
 FROM_POLICY = {"completion", "messages", "offset", "log_prob", "ref_log_prob", "context_ids"}
 """What a reward may read that comes with the completions, not from the data."""
+
+
+def _at_least(low: int, **values: float) -> None:
+    for name, value in values.items():
+        if value < low:
+            raise InputError(f"train: `{name}` should be at least {low}, got {value}.")
 
 
 def default_lr(width: int, lora: bool) -> float:
@@ -205,8 +204,6 @@ def _load(model: str, lora: int, dtype: str, reference: str, prompts: Sequence[A
 
     from guerdon.policies.language import LanguagePolicy
 
-    if dtype not in ("float32", "bfloat16", "float64"):
-        raise InputError(f"train: `dtype` should be float32, bfloat16 or float64, got {dtype!r}.")
     adapter = {"r": lora, "lora_alpha": 2 * lora, "target_modules": "all-linear"} if lora else None
     policy = LanguagePolicy.load(model, lora=adapter, reference=reference, dtype=getattr(torch, dtype))
     policy.contexts(prompts)

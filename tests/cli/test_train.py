@@ -139,6 +139,7 @@ WRONG = {
     "unknown setting": ("numeric", ["stepps=3"], "", ["stepps", "Did you mean 'steps'"]),
     "setting of another type": ("numeric", ["steps=many"], "", ["`steps`", "integer", "'many'"]),
     "one sample a task": ("numeric", ["samples=1"], "", ["`samples`", "at least 2", "got 1"]),
+    "unknown dtype": ("numeric", ["dtype=float8"], "", ["`dtype`", "float8"]),
     "all held out": ("numeric", ["held_out=500"], "", ["held_out=500"]),
     "no success": (f'steps("{POISON}:good_step")', [], "", ["success"]),
     "a field that lines lack": ("exact(answer='gold')", [], "", ["sums.jsonl, line 1", "`gold`"]),
