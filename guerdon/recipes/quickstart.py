@@ -112,7 +112,7 @@ def about(length: int, samples: int, arms: Sequence[str]) -> dict[str, Any]:
             f"Each chain has {length} steps; a chain counts as right only if all of them are.",
             SLOPPY,
             f"All arms start from the same policy and draw the same number of samples ({samples:,}).",
-            f"In the figure of longer chains, `fraction` {ABOUT['fraction']}.",
+            f"In the figure of longer chains, fraction {ABOUT['fraction']}.",
         ],
         "arms": {a: ABOUT[a] for a in arms},
         "reward": {a: str(trees[a]) for a in arms},

@@ -30,15 +30,15 @@ def recipe(
     data: str,
     reward: str,
     success: str = "",
-    steps: int = 100,
-    prompts: int = 32,
-    samples: int = 16,
+    steps: int = 200,
+    prompts: int = 64,
+    samples: int = 8,
     updates: int = 1,
     max_new_tokens: int = 128,
     temperature: float = 1.0,
     stop: str | Sequence[str] = (),
     lr: float | None = None,
-    warmup: int = 10,
+    warmup: int = 20,
     kl: float = 0.0,
     lora: int = 0,
     dtype: str = "float32",
@@ -56,7 +56,7 @@ def recipe(
     reward: reward expression; path.py:name for your own functions
     success: reward expression that held-out evaluation reports (default: the reward's first term that scores whole answers)
     steps: optimiser batches; each draws prompts x samples completions
-    prompts: tasks a step
+    prompts: tasks a step; more tasks with fewer samples each make a steadier gradient than the reverse
     samples: completions of each task, which are compared with one another
     updates: optimiser steps made of each batch
     max_new_tokens: where a completion is cut

@@ -58,7 +58,7 @@ def test_held_out_accuracy_improves_and_the_policy_loads_elsewhere(model: Path, 
     out = tmp_path / "run"
     assert train(model, data, out, "max_new_tokens=4", "steps=40", "evaluate_every=20") == 0
     result = json.loads((out / "result.json").read_text())
-    assert result["samples"] == 40 * 32 * 16
+    assert result["samples"] == 40 * 64 * 8
     assert result["eval/success_best"] >= result["eval/success"]
     assert result["eval/success"] > result["eval/success_start"] + 0.08, result
     printed = capsys.readouterr().out
