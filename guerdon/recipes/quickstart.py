@@ -71,7 +71,7 @@ ABOUT = {
     "outcome": "sees whether the whole chain is right, once, at the end",
     "dense": "sees whether the whole chain is right and, for each step, whether it follows from the total written before it",
     "fraction": "sees how many of the steps are right, as one number at the end",
-    "shuffled": "sees as many step ticks as dense, dealt out at random: the same amount of reward, without its place",
+    "shuffled": "sees the step ticks that its batch earned, dealt out at random: as much reward, without its place",
 }
 
 
