@@ -48,7 +48,7 @@ def make(name_or_file: str, arguments: Mapping[str, Any]) -> Any:
     if unknown:
         near = difflib.get_close_matches(min(unknown), have, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        listed = ", ".join(str(p) for p in have.values()) or "none"
+        listed = ", ".join(n if p.default is p.empty else f"{n}={p.default!r}" for n, p in have.items()) or "none"
         raise InputError(f"{name_or_file}: no argument {', '.join(sorted(unknown))}; it has {listed}.{hint}")
     missing = [n for n, p in have.items() if p.default is p.empty and n not in arguments]
     if missing:
