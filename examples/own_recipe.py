@@ -14,7 +14,8 @@ from guerdon.objectives import clipped_surrogate, negative_log_likelihood, token
 from guerdon.policies.language import LanguagePolicy
 from guerdon.protocols import Context, Sampling
 from guerdon.rewards import reward
-from guerdon.training.recipe import Evaluation, Recipe, Stage, Term
+from guerdon.training.evaluation import Evaluation
+from guerdon.training.recipe import Recipe, Stage, Term
 from guerdon.training.sources import Demonstrations, Prompts
 
 TASKS = [(a, b) for a in range(10) for b in range(10)]

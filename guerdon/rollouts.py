@@ -205,6 +205,34 @@ class Rollouts:
             fields={k: Field(v.level, take(v.values)) for k, v in self.fields.items()},
         )
 
+    def steps(self, rows: Tensor, steps: Tensor) -> Rollouts:
+        """The steps at (``rows``, ``steps``), each as a row of its own, with the fields that belong to steps.
+
+        >>> r = Rollouts(torch.tensor([[5, 6], [7, 8]]), torch.ones(2, 2, dtype=torch.bool), ["a", "b"])
+        >>> s = r.steps(torch.tensor([1, 0]), torch.tensor([0, 1]))
+        >>> s.action.tolist(), s.task
+        ([[7], [6]], ['b', 'a'])
+        """
+        pick = rows.tolist()
+
+        def take(x: Tensor) -> Tensor:
+            return x[rows, steps][:, None]
+
+        of_steps = {k: f.values for k, f in self.fields.items() if f.level == "step" and isinstance(f.values, Tensor)}
+        return Rollouts(
+            action=take(self.action),
+            mask=take(self.mask),
+            task=[self.task[i] for i in pick],
+            log_prob=None if self.log_prob is None else take(self.log_prob),
+            terminated=take(self.terminated),
+            truncated=take(self.truncated),
+            group=self.group[rows],
+            source=[self.source[i] for i in pick],
+            weight=self.weight[rows],
+            fields={k: Field("step", take(v)) for k, v in of_steps.items()},
+            sampling=self.sampling,
+        )
+
     def to(self, device: torch.device | str) -> Rollouts:
         def move(x: Any) -> Any:
             if isinstance(x, Tensor):

@@ -28,7 +28,8 @@ from guerdon.scores import Scores
 from guerdon.tasks import running_digits
 from guerdon.training.evaluation import evaluate
 from guerdon.training.loop import train
-from guerdon.training.recipe import Evaluation, Recipe, Stage, Term
+from guerdon.training.evaluation import Evaluation
+from guerdon.training.recipe import Recipe, Stage, Term
 from guerdon.training.sources import Demonstrations, Prompts, contexts_of
 
 LENGTH, SEED = 3, 5

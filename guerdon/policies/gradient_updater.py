@@ -69,6 +69,13 @@ class GradientUpdater:
         self.optimiser.zero_grad()
         return {"grad_norm": norm}
 
+    def take_gradient(self) -> Tensor:
+        """[P] what was accumulated, in the order of ``parameters``, 0 where nothing was; it is taken away."""
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters.values()]
+        flat = torch.cat([g.detach().flatten() for g in parts])
+        self.optimiser.zero_grad()
+        return flat
+
     def state_dict(self) -> dict[str, Tensor]:
         """Flat name -> tensor: the optimiser's memory as PARAMETER/KEY, and its settings as settings/KEY."""
         out = {f"settings/{k}": torch.tensor(v, dtype=torch.float64) for k, v in self._settings().items()}

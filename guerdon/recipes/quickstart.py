@@ -21,7 +21,8 @@ from guerdon.rewards import Reward, reward
 from guerdon.rewards.checkers import format
 from guerdon.tasks import running_digits
 from guerdon.training.binding import bind
-from guerdon.training.recipe import Evaluation, Recipe, Stage, Term
+from guerdon.training.evaluation import Evaluation
+from guerdon.training.recipe import Recipe, Stage, Term
 from guerdon.training.sources import Demonstrations, Prompts, contexts_of
 from guerdon.training.study import Study
 

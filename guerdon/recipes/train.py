@@ -18,7 +18,8 @@ from guerdon.rewards.evaluating import additive
 from guerdon.rewards.parse import parse
 from guerdon.tasks import Task, load_tasks, tasks_from_jsonl
 from guerdon.training.binding import bind
-from guerdon.training.recipe import Evaluation, Recipe, Stage, Term
+from guerdon.training.evaluation import Evaluation
+from guerdon.training.recipe import Recipe, Stage, Term
 from guerdon.training.sources import Prompts, contexts_of, split
 
 if TYPE_CHECKING:

@@ -27,13 +27,27 @@ Part = Callable[..., Any]
 REFERENCE, BEFORE = "ref_", "old_"
 
 
-def bind(part: Part, **settings: Any) -> Part:
+class Bound(functools.partial):
+    """A part with hyper-parameters bound; ``fetched``: parameters that it could do without and is to be given all the same."""
+
+    fetched: frozenset[str] = frozenset()
+
+
+def bind(part: Part, *fetched: str, **settings: Any) -> Part:
     """``part`` with hyper-parameters bound: numbers, tensors, schedules (step -> number), or the name of a level.
 
-    >>> sorted(needs_of(bind(lambda reward, mask, gamma: 0, gamma=1)))
-    ['mask', 'reward']
+    ``fetched`` names parameters with a default that become needs.
+
+    >>> def credit(reward, mask, gamma, value=None): ...
+    >>> sorted(needs_of(bind(credit, gamma=1))), sorted(needs_of(bind(credit, "value", gamma=1)))
+    (['mask', 'reward'], ['mask', 'reward', 'value'])
     """
-    return functools.partial(part, **settings)
+    unknown = set(fetched) - set(inspect.signature(part).parameters)
+    if unknown:
+        raise InputError(f"bind: `{name_of(part)}` has no parameter {', '.join(sorted(unknown))} that could be fetched for it.")
+    bound = Bound(part, **settings)
+    bound.fetched = frozenset(fetched) | (part.fetched if isinstance(part, Bound) else frozenset())
+    return bound
 
 
 def name_of(part: Part) -> str:
@@ -55,9 +69,10 @@ def names_of(parts: Iterable[Part]) -> list[str]:
 
 @functools.lru_cache(maxsize=1024)
 def needs_of(part: Part) -> frozenset[str]:
-    """The parameters without a default and not yet bound."""
+    """The parameters without a default and not yet bound, and those to be fetched."""
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return frozenset(p.name for p in inspect.signature(part).parameters.values() if p.default is p.empty and p.kind in kinds)
+    needed = (p.name for p in inspect.signature(part).parameters.values() if p.default is p.empty and p.kind in kinds)
+    return frozenset(needed) | (part.fetched if isinstance(part, Bound) else frozenset())
 
 
 def needs_of_all(parts: Iterable[Part]) -> frozenset[str]:
@@ -87,6 +102,13 @@ class Ingredients(dict[str, Any]):
             self.update(_pairs(comparisons, rollouts.action.device))
         self.levels: Mapping[str, Tensor] = rollouts.levels
 
+    def copy(self) -> Ingredients:
+        """The same tensors under names of its own."""
+        some = Ingredients.__new__(Ingredients)
+        some.update(self)
+        some.levels = self.levels
+        return some
+
     def at(self, rows: Tensor, comparisons: Comparisons | None) -> Ingredients:
         """Those of some rows, with ``comparisons`` that count these."""
         some = Ingredients.__new__(Ingredients)
@@ -94,6 +116,15 @@ class Ingredients(dict[str, Any]):
         if comparisons is not None:
             some.update(_pairs(comparisons, self["mask"].device))
         some.levels = {k: v[rows] for k, v in self.levels.items()}
+        return some
+
+    def steps(self, rows: Tensor, steps: Tensor) -> Ingredients:
+        """Those of some steps, each as a row of its own."""
+        some, shape = Ingredients.__new__(Ingredients), self["mask"].shape
+        some.update({k: v[rows, steps][:, None] if v.shape[:2] == shape else v[rows] for k, v in self.items()})
+        one = torch.zeros(len(rows), 1, dtype=torch.long, device=rows.device)
+        some.levels = {"step": one, "turn": one, "episode": one}
+        some["episode"] = one
         return some
 
     def call(self, part: Part, step: int, **more: Any) -> Any:

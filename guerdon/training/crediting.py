@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from guerdon.credit import group_relative, variance_shares
+from guerdon.errors import InputError
 from guerdon.protocols import Policy
 from guerdon.scores import Scores
 from guerdon.training.binding import BEFORE, Ingredients, needs_of_all
@@ -16,24 +17,63 @@ from guerdon.training.recipe import Batch, Stage
 from guerdon.training.scoring import policy_outputs
 
 
-@torch.no_grad()
-def assign_credit(
-    stage: Stage, batch: Batch, scores: Scores | None, policy: Policy, step: int
-) -> tuple[Ingredients, dict[str, float]]:
-    """What the losses may ask for, with advantages where the stage has credit; and metrics.
+class Crediting:
+    """One batch on its way from scores to advantages."""
 
-    Steps whose advantage is NaN, since a unit that isn't ok would enter it, leave the mask.
-    """
-    ingredients = Ingredients(batch.rollouts, batch.comparisons)
-    before = policy_outputs(policy, batch.rollouts, _needed_before(stage, ingredients), stage.micro_rows)
-    ingredients.update(before)
-    metrics = {}
-    if stage.credit is not None and scores is not None:
-        ingredients.levels = scores.levels
-        metrics = _advantages(stage, ingredients, scores, step)
-    for name in before:  # the losses get it afresh, with gradient
-        ingredients.setdefault(BEFORE + name, ingredients.pop(name))
-    return ingredients, metrics
+    def __init__(self, stage: Stage, batch: Batch, scores: Scores | None, policy: Policy, step: int) -> None:
+        self.stage, self.scores, self.step = stage, scores, step
+        self.given = Ingredients(batch.rollouts, batch.comparisons)
+        before = policy_outputs(policy, batch.rollouts, _needed_before(stage, self.given), stage.micro_rows)
+        self.before = frozenset(before)
+        self.given.update(before)
+        if scores is not None:
+            self.given.levels = scores.levels
+
+    def ingredients(self) -> Ingredients:
+        """What the losses may ask for, but for the advantage; the policy's outputs as they are now they get with gradient."""
+        some = self.given.copy()
+        for name in self.before:
+            some.setdefault(BEFORE + name, some.pop(name))
+        return some
+
+    @torch.no_grad()
+    def apart(self) -> dict[str, Tensor]:
+        """name -> [N, T] each component's own credit, not weighted."""
+        if self.stage.credit is None or self.scores is None:
+            raise InputError(f"stage `{self.stage.name}`: advantages of components need a reward and a credit.")
+        return {k: self._credit(x) for k, x in _unweighted(self.scores).items()}
+
+    @torch.no_grad()
+    def assign(self) -> tuple[Ingredients, dict[str, float]]:
+        """The ingredients with ``advantage``, the ``mask`` of steps to train on and, with a value, ``return_``; metrics.
+
+        Steps whose advantage is NaN, since a unit that isn't ok would enter it, leave the mask."""
+        some = self.ingredients()
+        if self.stage.credit is None or self.scores is None:
+            return some, {}
+        given, scores = self.given, self.scores
+        if self.stage.combine is None:
+            advantage = self._credit(scores.reward())
+            parts = attributed(self._credit, scores.rewards(), advantage, given["mask"], given["group"])
+        else:
+            weights = {k: 1.0 if c.weight is None else c.weight for k, c in scores.components.items()}
+            apart = self.apart()
+            advantage = given.call(self.stage.combine, self.step, advantages=apart, weights=weights)
+            parts = {k: weights[k] * x for k, x in apart.items()}
+        usable = given["mask"] & ~advantage.isnan()
+        metrics = {f"share/{k}": v for k, v in variance_shares(parts, usable).items()}
+        metrics["no_signal"] = silent_groups(advantage, usable, given["group"])
+        if "value" in given:
+            some["return_"] = advantage + given["value"]
+        for transform in self.stage.transforms:
+            advantage = given.call(transform, self.step, advantage=advantage)
+        usable = usable & ~advantage.isnan()
+        metrics["dropped"] = 1 - usable.sum().item() / max(given["mask"].sum().item(), 1)
+        some.update(advantage=torch.where(usable, advantage, 0), mask=usable)
+        return some, metrics
+
+    def _credit(self, reward: Tensor) -> Tensor:
+        return self.given.call(self.stage.credit, self.step, reward=reward)  # type: ignore[arg-type]  # the callers saw there is one
 
 
 def _needed_before(stage: Stage, there: Ingredients) -> frozenset[str]:
@@ -41,34 +81,6 @@ def _needed_before(stage: Stage, there: Ingredients) -> frozenset[str]:
     parts = [p for p in (stage.credit, stage.combine, *stage.transforms) if p is not None]
     old = {n for n in needs_of_all(t.objective for t in stage.terms) if n.startswith(BEFORE)}
     return (needs_of_all(parts) - there.keys()) | {n.removeprefix(BEFORE) for n in old - there.keys()}
-
-
-def _advantages(stage: Stage, ingredients: Ingredients, scores: Scores, step: int) -> dict[str, float]:
-    """Adds ``advantage``, ``return_`` where there is a value, and the ``mask`` of steps that can be trained on."""
-
-    def credit(reward: Tensor) -> Tensor:
-        return ingredients.call(stage.credit, step, reward=reward)  # type: ignore[arg-type]  # the caller saw that there is one
-
-    if stage.combine is None:
-        advantage = credit(scores.reward())
-        parts = attributed(credit, scores.rewards(), advantage, ingredients["mask"], ingredients["group"])
-    else:
-        weights = {k: 1.0 if c.weight is None else c.weight for k, c in scores.components.items()}
-        apart = {k: credit(x) for k, x in _unweighted(scores).items()}
-        advantage = ingredients.call(stage.combine, step, advantages=apart, weights=weights)
-        parts = {k: weights[k] * x for k, x in apart.items()}
-    mask = ingredients["mask"]
-    usable = mask & ~advantage.isnan()
-    metrics = {f"share/{k}": v for k, v in variance_shares(parts, usable).items()}
-    metrics["no_signal"] = silent_groups(advantage, usable, ingredients["group"])
-    if "value" in ingredients:
-        ingredients["return_"] = advantage + ingredients["value"]
-    for transform in stage.transforms:
-        advantage = ingredients.call(transform, step, advantage=advantage)
-    usable = usable & ~advantage.isnan()
-    metrics["dropped"] = 1 - usable.sum().item() / max(mask.sum().item(), 1)
-    ingredients.update(advantage=torch.where(usable, advantage, 0), mask=usable)
-    return metrics
 
 
 def _unweighted(scores: Scores) -> dict[str, Tensor]:
@@ -87,6 +99,8 @@ def attributed(
     divides by a deviation, which makes a whisper alone as loud as a shout), what it brings to the rows' totals relative to their
     groups'.
     """
+    if len(rewards) == 1:
+        return dict.fromkeys(rewards, advantage)
     nothing = credit(sum(rewards.values(), torch.zeros(())) * 0)  # NaN where a reward is
     own = {k: credit(x) - nothing for k, x in rewards.items()}
     whole = sum(own.values(), nothing)

@@ -5,18 +5,53 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from guerdon.errors import InputError
-from guerdon.protocols import Context, Policy, Sampling
+from guerdon.protocols import Context, Policy, Sampling, Scorer
 from guerdon.rollouts import Rollouts
 from guerdon.scores import Status
-from guerdon.training.recipe import Evaluation
+from guerdon.training.recipe import Sample, at_least
 
 EVALUATION_SEED = 0x5EED  # fixed: successive evaluations, arms and seeds meet the same random streams
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Held-out tasks scored in the loop: ``samples`` draws per task (pass@k) and one greedy, always with the same random numbers.
+
+    ``success`` scores whole completions, above 1/2 is a success; ``sample`` stands in for ``policy.sample``.
+    """
+
+    contexts: Sequence[Context]
+    success: Scorer
+    every: int
+    samples: int = 4
+    sampling: Sampling = Sampling()
+    greedy: bool = True
+    sample: Sample | None = None
+
+    def __post_init__(self) -> None:
+        at_least("evaluation", 1, contexts=len(self.contexts), every=self.every, samples=self.samples)
+
+    def measure(self, policy: Policy, step: int) -> dict[str, float]:
+        return evaluate(policy, self, step)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A function (policy, step) -> figures, as an evaluation."""
+
+    every: int
+    function: Callable[[Any, int], dict[str, float]]
+
+    def measure(self, policy: Any, step: int) -> dict[str, float]:
+        return self.function(policy, step)
 
 
 def pass_at_k(correct: int, samples: int, k: int) -> float:

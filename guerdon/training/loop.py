@@ -25,8 +25,9 @@ from guerdon.protocols import Observer, Policy, Updater
 from guerdon.rollouts import Rollouts
 from guerdon.scores import Component, Scores, Status
 from guerdon.training import checkpoint
-from guerdon.training.crediting import assign_credit
-from guerdon.training.evaluation import evaluate
+from guerdon.training.binding import Ingredients
+from guerdon.training.crediting import Crediting
+from guerdon.training.evolving import Told, evolve, load_state, state_of
 from guerdon.training.recipe import Recipe, Stage
 from guerdon.training.scoring import score
 from guerdon.training.update import Update
@@ -74,6 +75,7 @@ def train(
         updater = policy.updater(**recipe.stages[i].updater)
         if progress.stage == i and progress.stage_step and saved:
             updater.load_state_dict(saved["updater"])
+            load_state(recipe.stages[i], saved.get("parts", {}))
         if progress.stage < i:
             progress.stage, progress.stage_step, progress.stopped = i, 0, False
         while progress.stage_step < recipe.stages[i].steps and not progress.stopped:
@@ -98,13 +100,24 @@ class Run:
     def step(self, stage: Stage, updater: Updater) -> None:
         progress, clock = self.progress, Clock()
         at = progress.stage_step
-        batch = stage.source.batch(at, self.policy, seed_of(self.recipe.seed, progress.stage))
+        seed = seed_of(self.recipe.seed, progress.stage)
+        batch = stage.source.batch(at, self.policy, seed)
         clock.lap("sample")
         batch, scores = score(stage, batch, self.policy, at)
         clock.lap("reward")
-        ingredients, metrics = assign_credit(stage, batch, scores, self.policy, at)
-        metrics |= Update(stage, batch, scores, ingredients, self.policy, updater, at).run()
+        crediting = Crediting(stage, batch, scores, self.policy, at)
+
+        def told(ingredients: Ingredients) -> Told:
+            probe = Update(stage, batch, scores, ingredients.copy(), self.policy, updater, at)
+            return Told(at, batch, scores, ingredients, self.policy, progress.last, crediting.apart, probe.gradient)
+
+        metrics = evolve(stage, True, told(crediting.ingredients()))
+        ingredients, found = crediting.assign()
+        clock.lap("credit")
+        metrics |= found | Update(stage, batch, scores, ingredients, self.policy, updater, at, seed).run()
         clock.lap("update")
+        metrics |= evolve(stage, False, told(ingredients))
+        clock.lap("evolve")
         self.count(batch.rollouts, clock.total)
         self.tell(stage.name, {**metrics, **clock.laps, **batch_metrics(batch.rollouts, clock.total), **score_metrics(scores)})
         self.keep(batch.rollouts, scores, stage, updater)
@@ -133,7 +146,12 @@ class Run:
             self.evaluate(stage.name)
             progress.stopped = recipe.stop is not None and recipe.stop(progress.last)
         if progress.step % recipe.checkpoint_every == 0 or last or progress.stopped:
-            state = {"progress": asdict(progress), "policy": self.policy.state_dict(), "updater": updater.state_dict()}
+            state = {
+                "progress": asdict(progress),
+                "policy": self.policy.state_dict(),
+                "updater": updater.state_dict(),
+                "parts": state_of(stage),
+            }
             checkpoint.save(self.directory, progress.step, state)
 
     def evaluate(self, during: str) -> None:
@@ -141,7 +159,7 @@ class Run:
         if self.recipe.evaluation is None:
             return
         progress, best = self.progress, self.recipe.best
-        found = progress.last = evaluate(self.policy, self.recipe.evaluation, progress.step)
+        found = progress.last = self.recipe.evaluation.measure(self.policy, progress.step)
         progress.first = progress.first or found
         if best not in found:
             raise InputError(f"recipe `{self.recipe.name}`: `best` should be one of {', '.join(found)}, got {best!r}.")

@@ -7,7 +7,7 @@ credit, and which losses follow. Parts are plain functions with their hyper-para
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -67,7 +67,10 @@ class Stage:
     select     (rollouts, scores) -> [N], the rows kept (bool) or how much each counts (float; 0 and NaN leave a row out). A row
                of weight w adds w times its loss; what a reduction divides by is the number of rows or steps kept, not their
                weight. Rows left out still are in their group's statistics
-    updates    optimiser steps per batch; the rows are dealt out in order
+    updates    optimiser steps per batch; the rows are dealt out in order, or at random with ``shuffle``
+    by         what is dealt out: each "row" whole or, for policies that read nothing of a row's other steps, each taken "step" as
+               a row of its own (then a level is of no use to a loss)
+    evolving   parts that learn while in use, see ``evolving``; those inside the reward are found without being listed
     rounds     passes over the batch
     micro_rows largest number of rows (of pairs, where there are comparisons) in one forward pass; changes nothing but rounding
     updater    settings for ``policy.updater``
@@ -85,6 +88,9 @@ class Stage:
     select: Callable[[Rollouts, Scores], Tensor] | None = None
     updates: int = 1
     rounds: int = 1
+    by: str = "row"
+    shuffle: bool = False
+    evolving: Sequence[Any] = ()
     micro_rows: int = 1024
     lr: Number = 1e-3
     updater: Mapping[str, Any] = field(default_factory=dict)
@@ -92,30 +98,22 @@ class Stage:
 
     def __post_init__(self) -> None:
         whose = f"stage `{self.name}`"
-        _at_least(whose, 0, steps=self.steps)
-        _at_least(whose, 1, terms=len(self.terms), updates=self.updates, rounds=self.rounds, micro_rows=self.micro_rows)
+        at_least(whose, 0, steps=self.steps)
+        at_least(whose, 1, terms=len(self.terms), updates=self.updates, rounds=self.rounds, micro_rows=self.micro_rows)
+        if self.by not in ("row", "step"):
+            raise InputError(f"{whose}: `by` should be row or step, got {self.by!r}.")
         needing = [k for k in ("credit", "select") if getattr(self, k) is not None]
         if needing and self.reward is None:
             raise InputError(f"{whose}: `{needing[0]}` needs a reward, got none.")
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Held-out tasks scored in the loop: ``samples`` draws per task (pass@k) and one greedy, always with the same random numbers.
+class Evaluator(Protocol):
+    """Measures a policy every ``every`` steps of the run; the figures' names begin with ``eval/``."""
 
-    ``success`` scores whole completions, above 1/2 is a success; ``sample`` stands in for ``policy.sample``.
-    """
+    @property
+    def every(self) -> int: ...
 
-    contexts: Sequence[Context]
-    success: Scorer
-    every: int
-    samples: int = 4
-    sampling: Sampling = Sampling()
-    greedy: bool = True
-    sample: Sample | None = None
-
-    def __post_init__(self) -> None:
-        _at_least("evaluation", 1, contexts=len(self.contexts), every=self.every, samples=self.samples)
+    def measure(self, policy: Any, step: int) -> dict[str, float]: ...
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,7 @@ class Recipe:
     name: str
     policy: Callable[[], Policy]
     stages: Sequence[Stage]
-    evaluation: Evaluation | None = None
+    evaluation: Evaluator | None = None
     seed: int = 0
     checkpoint_every: int = 25
     save_rollouts_every: int = 50
@@ -139,15 +137,31 @@ class Recipe:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _at_least(f"recipe `{self.name}`", 1, stages=len(self.stages), checkpoint_every=self.checkpoint_every)
-        _at_least(f"recipe `{self.name}`", 0, save_rollouts_every=self.save_rollouts_every)
+        at_least(f"recipe `{self.name}`", 1, stages=len(self.stages), checkpoint_every=self.checkpoint_every)
+        at_least(f"recipe `{self.name}`", 0, save_rollouts_every=self.save_rollouts_every)
 
     @property
     def total_steps(self) -> int:
         return sum(stage.steps for stage in self.stages)
 
 
-def _at_least(whose: str, least: int, **counts: int) -> None:
+@dataclass(frozen=True)
+class Learning:
+    """A learner with a loop of its own: value-based, evolutionary, search, exact.
+
+    ``lines()`` trains and yields a line of metrics now and then, e.g. ``{"samples": 500, "eval/return": 31.0}``. The last line's
+    figures are the result. Lines go where a Recipe's go; a learner that was interrupted starts again.
+    """
+
+    name: str
+    lines: Callable[[], Iterator[Mapping[str, Any]]]
+    seed: int = 0
+    total_steps: int = 0
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+def at_least(whose: str, least: int, **counts: int) -> None:
+    """Raise unless every one of ``counts`` is ``least`` or more."""
     for name, count in counts.items():
         if count < least:
             raise InputError(f"{whose}: expected `{name}` of {least} or more, got {count}.")

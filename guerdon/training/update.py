@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,7 +53,8 @@ class CountedTerm:
 class Update:
     """One batch's optimiser steps: ``stage.rounds`` passes of ``stage.updates`` minibatches each.
 
-    A batch's units are its rows or, where it has comparisons, the pairs that were judged.
+    A batch's units are its rows, its taken steps (``stage.by``) or, where it has comparisons, the pairs that were judged.
+    ``seed`` shuffles them.
     """
 
     stage: Stage
@@ -62,19 +64,52 @@ class Update:
     policy: Policy
     updater: Updater
     step: int
+    seed: int = 0
 
     def run(self) -> dict[str, float]:
         """Metrics: ``loss`` and ``loss/NAME`` of each term (not weighted), and the updater's, as means over minibatches; each
         objective's own over what it counted."""
-        names = names_of(t.objective for t in self.stage.terms)
-        terms = [self.counted(t, name) for t, name in zip(self.stage.terms, names, strict=True)]
-        means = Means()
-        for _ in range(self.stage.rounds):
-            for units in self.units().tensor_split(self.stage.updates):
+        terms, means = self.terms(), Means()
+        if self.stage.by == "step":
+            return self.of_steps(terms)
+        for i in range(self.stage.rounds):
+            for units in self.dealt(self.units(), i).tensor_split(self.stage.updates):
                 self.minibatch(units, terms, means)
         return means.values_by_name()
 
+    def of_steps(self, terms: list[CountedTerm]) -> dict[str, float]:
+        """The same with every taken step as a row of its own; dealt out once a round, so that minibatches are neighbours."""
+        taken, means = self.batch.rollouts.mask.nonzero(as_tuple=True), Means()
+        for i in range(self.stage.rounds):
+            at = self.dealt(torch.arange(len(taken[0])), i).to(taken[0].device)
+            rows, steps = taken[0][at], taken[1][at]
+            flat = replace(self, batch=Batch(self.batch.rollouts.steps(rows, steps)))
+            flat.ingredients = self.ingredients.steps(rows, steps)
+            flat.row_weight = self.row_weight[rows]
+            counted = [replace(t, mask=t.mask[rows, steps][:, None]) for t in terms]
+            for units in flat.units().tensor_split(self.stage.updates):
+                flat.minibatch(units, counted, means)
+        return means.values_by_name()
+
+    def gradient(self, advantage: Tensor) -> Tensor:
+        """[P] the gradient of the whole batch's loss with respect to the policy's parameters, had the advantage been this."""
+        usable = self.ingredients["mask"] & ~advantage.isnan()
+        self.ingredients.update(advantage=torch.where(usable, advantage, 0), mask=usable)
+        self.backward(self.units(), self.terms(), Means())
+        return self.updater.take_gradient()
+
+    def terms(self) -> list[CountedTerm]:
+        names = names_of(t.objective for t in self.stage.terms)
+        return [self.counted(t, name) for t, name in zip(self.stage.terms, names, strict=True)]
+
     # ---- what counts
+
+    def dealt(self, units: Tensor, number: int) -> Tensor:
+        """The units in the order of a round."""
+        if not self.stage.shuffle:
+            return units
+        rng = np.random.default_rng([self.seed, self.step, number])
+        return units[torch.from_numpy(rng.permutation(len(units)))]
 
     def units(self) -> Tensor:
         c = self.batch.comparisons
@@ -114,9 +149,15 @@ class Update:
 
     def minibatch(self, units: Tensor, terms: list[CountedTerm], means: Means) -> None:
         """One step of the optimiser; none where nothing counts."""
+        if self.backward(units, terms, means):
+            for name, value in self.updater.step(lr=at(self.stage.lr, self.step)).items():
+                means.add(name, value)
+
+    def backward(self, units: Tensor, terms: list[CountedTerm], means: Means) -> bool:
+        """Hand the gradient of some units' loss to the updater; False where nothing counts."""
         counts = [t.count(units, self.rows_of(units)) for t in terms]
         if not any(counts):
-            return
+            return False
         losses = [0.0] * len(terms)
         new = torch.ones(len(self.batch.rollouts), dtype=torch.bool)  # a row that is in several pairs is counted with the first
         for chunk in units.split(self.stage.micro_rows):
@@ -128,8 +169,7 @@ class Update:
             if count:
                 means.add(f"loss/{t.name}", x)
         means.add("loss", sum(at(t.term.weight, self.step) * x for t, x in zip(terms, losses, strict=True)))
-        for name, value in self.updater.step(lr=at(self.stage.lr, self.step)).items():
-            means.add(name, value)
+        return True
 
     def microbatch(self, units: Tensor, new: Tensor, terms: list[CountedTerm], counts: list[float], means: Means) -> list[float]:
         """Hand the gradient of the losses with respect to the policy's outputs to the updater; each term's loss."""

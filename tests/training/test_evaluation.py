@@ -17,8 +17,7 @@ from guerdon.errors import InputError
 from guerdon.protocols import Context, Sampling
 from guerdon.rewards import reward
 from guerdon.rollouts import Rollouts
-from guerdon.training.evaluation import evaluate, pass_at_k
-from guerdon.training.recipe import Evaluation
+from guerdon.training.evaluation import Evaluation, evaluate, pass_at_k
 from tests.training.table import Table
 
 TASKS = [Context(p, p, {"answer": "a"}) for p in "pqr"]

@@ -36,8 +36,9 @@ from guerdon.rollouts import Rollouts
 from guerdon.scores import Component, Scores, Status, component, scores_of
 from guerdon.training import crediting, loop, scoring
 from guerdon.training import update as update_module
+from guerdon.training.evaluation import Evaluation
 from guerdon.training.loop import train
-from guerdon.training.recipe import Batch, Evaluation, Recipe, Stage, Term
+from guerdon.training.recipe import Batch, Recipe, Stage, Term
 from guerdon.training.sources import Demonstrations, Pairs, Prompts
 from tests.training.table import Letters, Stumps, Table
 
@@ -260,7 +261,7 @@ def credited(rollouts: Rollouts, components: list[Component], **settings: Any) -
     """(ingredients, metrics) of a step's credit."""
     scores = scores_of(rollouts, components)
     one = stage(reward=Told(scores), **{"credit": group_relative, **settings})
-    return crediting.assign_credit(one, Batch(rollouts), scores, Table(PROMPTS), 0)
+    return crediting.Crediting(one, Batch(rollouts), scores, Table(PROMPTS), 0).assign()
 
 
 def test_a_row_that_abstains_leaves_its_groups_statistics_and_gets_no_gradient() -> None:
@@ -342,7 +343,7 @@ def test_a_value_baseline_is_no_components_share() -> None:
     parts = [whole("right", [1, 0, 0, 3]), whole("flat", [1, 1, 1, 1], weight=1e-9)]
     scores = scores_of(rollouts, parts)
     one = stage(reward=Told(scores), credit=gae)
-    _, metrics = crediting.assign_credit(one, Batch(rollouts), scores, policy, 0)
+    _, metrics = crediting.Crediting(one, Batch(rollouts), scores, policy, 0).assign()
     assert metrics["share/right"] == pytest.approx(1.0, abs=1e-6)
 
 

@@ -28,6 +28,7 @@ from guerdon.objectives import (
 )
 from guerdon.objectives.loss import Loss
 from guerdon.protocols import Context, Sampling
+from guerdon.rollouts import Rollouts
 from guerdon.training.binding import Ingredients
 from guerdon.training.recipe import Batch, Stage, Term
 from guerdon.training.update import Update
@@ -278,3 +279,61 @@ def test_mistakes_are_named(kind: str) -> None:
         given["advantage"][:] = torch.inf
         with pytest.raises(GuerdonError, match="stage `test`, step 0: expected a finite loss, got"):
             update(batch, [Term(1.0, reinforce, token_mean)], given=given)
+
+
+# ---- steps as rows of their own
+
+
+class Linear:
+    """Logits of two actions, linear in the step field ``x`` [N, T, 2]: reads nothing of other steps."""
+
+    outputs = frozenset({"log_prob", "entropy"})
+
+    def __init__(self) -> None:
+        self.weight = torch.tensor([[0.3, -0.2], [0.1, 0.5]], dtype=torch.float64, requires_grad=True)
+        self.sizes, self.seen = list[tuple[int, ...]](), list[Tensor]()
+
+    def evaluate(self, rollouts: Any, want: frozenset[str]) -> dict[str, Tensor]:
+        self.sizes.append(tuple(rollouts.action.shape))
+        log_probs = (rollouts.fields["x"].values @ self.weight).log_softmax(-1)
+        entropy = -(log_probs.exp() * log_probs).sum(-1)
+        return {"log_prob": log_probs.gather(-1, rollouts.action[..., None])[..., 0], "entropy": entropy}
+
+    def accumulate(self, outputs: Any, gradients: Any) -> None:
+        torch.autograd.backward([outputs[k] for k in gradients], list(gradients.values()))
+
+    def step(self, lr: float) -> dict[str, float]:
+        self.seen.append(self.weight.grad.clone())
+        self.weight.grad = None
+        return {}
+
+
+def of_steps(by: str, updates: int = 1, shuffle: bool = False, rounds: int = 1, seed: int = 0) -> Linear:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 5, 2, generator=g, dtype=torch.float64)
+    mask = torch.rand(4, 5, generator=g) < 0.7
+    old = torch.full((4, 5), 0.5, dtype=torch.float64).log()
+    rollouts = Rollouts(torch.randint(0, 2, (4, 5), generator=g), mask, list("aabb"), log_prob=old).with_field("x", "step", x)
+    rollouts = rollouts.replace(weight=torch.tensor([1.0, 2.0, 0.0, 1.0]))
+    policy, ingredients = Linear(), Ingredients(rollouts)
+    ingredients["advantage"] = torch.randn(4, 5, generator=g, dtype=torch.float64)
+    terms = [Term(1.0, clipped_surrogate, token_mean), Term(0.1, entropy_bonus, token_mean)]
+    one = Stage("test", 1, NoSource(), terms, updates=updates, by=by, shuffle=shuffle, rounds=rounds, lr=0.0)
+    Update(one, Batch(rollouts), None, ingredients, policy, policy, 0, seed).run()
+    return policy
+
+
+def test_steps_as_rows_have_the_gradient_of_whole_rows() -> None:
+    whole, apart = of_steps("row"), of_steps("step")
+    assert whole.sizes == [(4, 5)] and apart.sizes[0][1] == 1
+    assert torch.allclose(whole.seen[0], apart.seen[0], rtol=1e-12)
+
+
+def test_shuffled_steps_are_a_partition_that_depends_on_seed_and_round() -> None:
+    plain, dealt = of_steps("step", 4), of_steps("step", 4, shuffle=True, rounds=2)
+    assert [n for n, _ in dealt.sizes] == 2 * [n for n, _ in plain.sizes]
+    again, other = of_steps("step", 4, shuffle=True, rounds=2), of_steps("step", 4, shuffle=True, rounds=2, seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(dealt.seen, again.seen, strict=True))
+    assert not torch.allclose(dealt.seen[0], other.seen[0]) and not torch.allclose(dealt.seen[0], dealt.seen[4])
+    rows = of_steps("row", 2, shuffle=True, rounds=3)
+    assert {n for n, _ in rows.sizes} == {2} and not torch.allclose(rows.seen[0], rows.seen[2])

@@ -15,7 +15,8 @@ from guerdon.objectives import clipped_surrogate, negative_log_likelihood, token
 from guerdon.protocols import Context, Sampling
 from guerdon.rewards import reward
 from guerdon.rollouts import Rollouts
-from guerdon.training.recipe import Evaluation, Recipe, Stage, Term
+from guerdon.training.evaluation import Evaluation
+from guerdon.training.recipe import Recipe, Stage, Term
 from guerdon.training.sources import Demonstrations, Prompts
 from guerdon.training.study import Study
 from tests.training.dying import register
