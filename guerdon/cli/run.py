@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from guerdon.errors import InputError
+from guerdon.training.headline import headline_of, is_share
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,29 +78,35 @@ def run(name: str, settings: Mapping[str, Any], out: Path, observe: Sequence[str
     )
 
 
+SUFFIXES = ("_start", "", "_best")
+
+
 def summary(result: Mapping[str, Any]) -> list[str]:
     """What a run came to, in a line: its verdict if it has one, else held-out success at start, end and best.
 
     >>> summary({"eval/success_start": 0.25, "eval/success": 0.5, "eval/success_best": 0.625})
     ['held-out success 25.0% -> 50.0% (best 62.5%)']
+    >>> summary({"eval/return_start": 21.4, "eval/return": 487.25})
+    ['return 21.4 -> 487.2']
     """
     verdict = result.get("verdict")
     if isinstance(verdict, Mapping) and "text" in verdict:
         return [verdict["text"]]
 
-    def moved(metric: str) -> str | None:
-        start, end, best = (result.get(f"eval/{metric}{x}") for x in ("_start", "", "_best"))
+    def moved(key: str | None) -> str | None:
+        start, end, best = (None if (x := result.get(f"{key}{suffix}")) is None else _figure(key or "", x) for suffix in SUFFIXES)
         if start is None or end is None:
             return None
-        return f"{metric} {_share(start)} -> {_share(end)}" + (f" (best {_share(best)})" if best is not None else "")
+        return f"{str(key).removeprefix('eval/')} {start} -> {end}" + (f" (best {best})" if best is not None else "")
 
-    told = [m for m in map(moved, ("success", "greedy")) if m]
-    return [f"held-out {', '.join(told)}"] if told else []
+    headline = headline_of(k for k in result if not k.endswith(("_start", "_best")))
+    told = [m for m in map(moved, dict.fromkeys([headline, "eval/greedy"])) if m]
+    return [("held-out " if is_share(headline or "") else "") + ", ".join(told)] if told else []
 
 
-def _share(x: float) -> str:
-    """Per cent, or the number where success is no share of the tasks."""
-    return f"{x:.1%}" if 0 <= x <= 1 else f"{x:.4g}"
+def _figure(key: str, x: float) -> str:
+    """Per cent, or the number where it is no share."""
+    return f"{x:.1%}" if is_share(key) and 0 <= x <= 1 else f"{x:.4g}"
 
 
 def command_of(name: str, settings: Mapping[str, Any], out: Path) -> list[str]:

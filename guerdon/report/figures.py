@@ -11,6 +11,7 @@ from guerdon.report import plot
 from guerdon.report.curves import Reach, over_seeds, reaches, thinned
 from guerdon.report.plot import Axis, Chart, Line, count, line_chart, number, percent, short_count
 from guerdon.report.reading import Arm, Points, Seed
+from guerdon.training.headline import SUCCESS, called, is_share
 
 PALETTE = 8
 """Colours in style.css; later series start over."""
@@ -71,14 +72,21 @@ def curve_chart(
     return line_chart(title, read, lines, x_axis(keys[0], xs), scale(ys), ("time" if keys[0] == "seconds" else keys[0], keys[1]))
 
 
-# ---- held-out success
+# ---- what was evaluated
+
+
+def measured(arm: Arm) -> list[str]:
+    """The evaluation's figures that are no shares: all of them where there is no success to be judged by."""
+    keys = [k for k in arm.keys("eval") if k.startswith("eval/")]
+    return [] if SUCCESS in keys else [k for k in keys if not is_share(k)]
 
 
 def learning(series: Sequence[Series]) -> Switched | None:
-    """Held-out success as sampled, greedy and pass@K, each against samples and against time."""
+    """Held-out success as sampled, greedy and pass@K, or else every figure evaluated, each against samples and against time."""
     keys = list(dict.fromkeys(key for s in series for key in s.arm.keys("eval")))
-    named = {"eval/success": "sampled", "eval/greedy": "greedy"}
+    named = {SUCCESS: "sampled", "eval/greedy": "greedy"}
     named |= {k: k.removeprefix("eval/") for k in keys if k.startswith("eval/pass@")}
+    named |= {k: called(k) for s in series for k in measured(s.arm)}
     read = {
         "eval/success": "the share of held-out completions, sampled as in training, that are right",
         "eval/greedy": "the share of held-out tasks whose single most likely completion is right",
@@ -91,11 +99,13 @@ def learning(series: Sequence[Series]) -> Switched | None:
     spread = " Thick: mean over seeds; thin: each seed; shade: from the worst seed to the best." if several else ""
     for j, y in enumerate(ys):
         for i, x in enumerate(xs):
-            text = f"Height is {read.get(y, at_least_one)}.{spread}"
-            chart = curve_chart(series, "eval", (x, y), f"Held-out success, {named[y]}", text, plot.share_axis)
+            share = is_share(y)
+            text = f"Height is {read.get(y, at_least_one) if share else named[y]}.{spread}"
+            title = f"Held-out success, {named[y]}" if share else named[y].capitalize()
+            chart = curve_chart(series, "eval", (x, y), title, text, plot.share_axis if share else plot.linear_axis)
             if chart:
-                below = "completions sampled" if x == "samples" else chart.x_label
-                panels.append(Panel(j, i, replace(chart, y_label="held-out success", x_label=below)))
+                below = ("completions sampled" if share else "rows sampled") if x == "samples" else chart.x_label
+                panels.append(Panel(j, i, replace(chart, y_label="held-out success" if share else named[y], x_label=below)))
     if not panels:
         return None
     return Switched([named[y] for y in ys], ["by samples" if x == "samples" else "by time" for x in xs], panels)

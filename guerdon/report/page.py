@@ -7,6 +7,7 @@ import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from statistics import fmean
@@ -18,7 +19,8 @@ from guerdon.report.curves import first_reach
 from guerdon.report.figures import PALETTE, Series
 from guerdon.report.plot import Chart, count, number, percent, seconds
 from guerdon.report.reading import Arm, Run, is_number, read_json, read_run
-from guerdon.report.verdict import Verdict, compare, final, progress, side_by_side
+from guerdon.report.verdict import Verdict, compare, final, headline, progress, side_by_side, text_of
+from guerdon.training.headline import called
 
 _OWN_PLACE = {
     *("schema", "command", "versions", "arm", "arms", "seed", "grid", "chosen", "lengths"),
@@ -110,11 +112,13 @@ def series_of(runs: Sequence[Run]) -> list[Series]:
 def verdict(runs: Sequence[Run], series: Sequence[Series]) -> Verdict:
     if len(series) == 1:
         return progress(series[0].arm)
-    finals = [{arm.name: success for arm in run.arms if (success := final(arm, "success"))} for run in runs]
-    shared = [name for name in finals[0] if name and all(name in other for other in finals[1:])]
+    key = headline(s.arm for s in series)
+    name = key.removeprefix("eval/")
+    finals = [{arm.name: found for arm in run.arms if (found := final(arm, name))} for run in runs]
+    shared = [a for a in finals[0] if a and all(a in other for other in finals[1:])]
     if len(runs) == 2 and shared:
-        return side_by_side(runs[0].name, runs[1].name, {name: (finals[0][name], finals[1][name]) for name in shared})
-    return compare({s.label: final(s.arm, "success") for s in series})
+        return side_by_side(runs[0].name, runs[1].name, {a: (finals[0][a], finals[1][a]) for a in shared}, key)
+    return compare({s.label: final(s.arm, name) for s in series}, key)
 
 
 # ---- parts of the page
@@ -122,12 +126,13 @@ def verdict(runs: Sequence[Run], series: Sequence[Series]) -> Verdict:
 
 def tile(s: Series) -> dict[str, Any]:
     """The final numbers of an arm in large type."""
-    success, greedy = final(s.arm, "success"), final(s.arm, "greedy")
-    spread = f"{percent(min(success))} to {percent(max(success))} over {len(success)} seeds" if len(success) > 1 else ""
+    key = headline([s.arm])
+    found, greedy, text = final(s.arm, key.removeprefix("eval/")), final(s.arm, "greedy"), text_of(key)
+    spread = f"{text(min(found))} to {text(max(found))} over {len(found)} seeds" if len(found) > 1 else ""
     return {
         "label": s.label,
         "colour": s.colour,
-        "value": percent(fmean(success)) if success else "no evaluation",
+        "value": text(fmean(found)) if found else "no evaluation",
         "spread": spread,
         "greedy": f"greedy {percent(fmean(greedy))}" if greedy else "",
         "sees": s.arm.texts["sees"],
@@ -168,6 +173,7 @@ def table(series: Sequence[Series]) -> Table:
     columns: dict[str, Callable[[Arm], tuple[str, str] | None]] = {
         "success, sampled": lambda arm: _spread(final(arm, "success"), percent),
         "success, greedy": lambda arm: _spread(final(arm, "greedy"), percent),
+        **{called(key): partial(_final, key) for key in others(series)},
         "samples to 50 %": _to_half,
         "seeds": lambda arm: (str(len(arm.seeds)), ""),
         "samples a seed": lambda arm: _spread(_last(arm, "samples"), count),
@@ -180,6 +186,15 @@ def table(series: Sequence[Series]) -> Table:
     kept = {head: column for head, column in cells.items() if any(column)}
     rows = [(s.colour, s.label, [column[i] or ("–", "") for column in kept.values()]) for i, s in enumerate(series)]
     return Table(list(kept), rows)
+
+
+def others(series: Sequence[Series]) -> list[str]:
+    """The evaluation's figures that are no shares."""
+    return list(dict.fromkeys(k for s in series for k in s.arm.keys("eval") if k in figures.measured(s.arm)))
+
+
+def _final(key: str, arm: Arm) -> tuple[str, str] | None:
+    return _spread(final(arm, key.removeprefix("eval/")), number)
 
 
 def _last(arm: Arm, key: str) -> list[float]:

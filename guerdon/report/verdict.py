@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from guerdon.report.plot import percent
+from guerdon.report.plot import number, percent
 from guerdon.report.reading import Arm, is_number
+from guerdon.training.headline import SUCCESS, called, headline_of, is_share
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,18 @@ def final(arm: Arm, key: str) -> list[float]:
     return [x for x in (seed.last("eval", f"eval/{key}") for seed in arm.seeds) if x is not None]
 
 
-def compare(success: Mapping[str, Sequence[float]]) -> Verdict:
-    """Which arm came out ahead on held-out success, per seed in [0, 1].
+def headline(arms: Iterable[Arm]) -> str:
+    """The evaluation's figure that the verdict is about."""
+    return headline_of(key for arm in arms for key in arm.keys("eval")) or SUCCESS
+
+
+def text_of(key: str) -> Callable[[float], str]:
+    """How a figure reads: per cent for shares."""
+    return percent if is_share(key) else number
+
+
+def compare(found: Mapping[str, Sequence[float]], key: str = SUCCESS) -> Verdict:
+    """Which arm came out ahead in the figure ``key``, per seed; higher is better.
 
     An arm is ahead of another if its worst seed lies above the other's best; anything less is reported as not told apart.
 
@@ -44,21 +55,32 @@ def compare(success: Mapping[str, Sequence[float]]) -> Verdict:
     >>> compare({"a": [0.5, 0.6], "b": [0.4, 0.55]}).headline
     'No arm came out ahead: held-out success is a 55 %, b 48 %.'
     """
-    means = {name: fmean(values) for name, values in success.items() if values}
+    what, text = called(key), text_of(key)
+    means = {name: fmean(values) for name, values in found.items() if values}
     if not means:
         return Verdict("This run has no evaluation on held-out tasks, so there is no verdict.", [])
     best = max(means, key=lambda name: means[name])
     others = [name for name in means if name != best]
-    behind = [name for name in others if min(success[best]) > max(success[name])]
-    details = [_gap(best, name, success, name in behind) for name in others]
+    behind = [name for name in others if min(found[best]) > max(found[name])]
+    details = [_gap(best, name, found, name in behind, key) for name in others]
     if others and not behind:
-        listed = ", ".join(f"{name} {percent(mean)}" for name, mean in means.items())
-        return Verdict(f"No arm came out ahead: held-out success is {listed}.", details)
-    rest = "; " + ", ".join(f"{name} {percent(means[name])}" for name in others) if others else ""
-    return Verdict(f"{best} reached {percent(means[best])} held-out success{rest}.", details)
+        listed = ", ".join(f"{name} {text(mean)}" for name, mean in means.items())
+        return Verdict(f"No arm came out ahead: {what} is {listed}.", details)
+    rest = "; " + ", ".join(f"{name} {text(means[name])}" for name in others) if others else ""
+    return Verdict(f"{best} reached {_of(text(means[best]), key)}{rest}.", details)
 
 
-def side_by_side(first: str, second: str, success: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Verdict:
+def _of(figure: str, key: str) -> str:
+    """
+    >>> _of("97 %", "eval/success"), _of("487", "eval/return")
+    ('97 % held-out success', 'a return of 487')
+    """
+    return f"{figure} {called(key)}" if is_share(key) else f"a {called(key)} of {figure}"
+
+
+def side_by_side(
+    first: str, second: str, found: Mapping[str, tuple[Sequence[float], Sequence[float]]], key: str = SUCCESS
+) -> Verdict:
     """Two runs of the same arms: in which of them one is ahead of the other, by the rule of ``compare``.
 
     >>> v = side_by_side("old", "new", {"dense": ([0.5, 0.6], [0.8, 0.9]), "outcome": ([0.0, 0.1], [0.1, 0.0])})
@@ -69,32 +91,34 @@ def side_by_side(first: str, second: str, success: Mapping[str, tuple[Sequence[f
     """
     ahead: dict[str, list[str]] = {first: [], second: []}
     details, alike = [], []
-    for arm, (a, b) in success.items():
-        found = [name for name, mine, other in ((first, a, b), (second, b, a)) if min(mine) > max(other)]
-        for name in found:
+    for arm, (a, b) in found.items():
+        winners = [name for name, mine, other in ((first, a, b), (second, b, a)) if min(mine) > max(other)]
+        for name in winners:
             ahead[name].append(arm)
-        alike += [] if found else [arm]
-        details.append(f"{arm}: {_with_spread(first, a)}, {_with_spread(second, b)}.")
+        alike += [] if winners else [arm]
+        details.append(f"{arm}: {_with_spread(first, a, key)}, {_with_spread(second, b, key)}.")
     pairs = ((first, second), (second, first))
     parts = [f"{name} is ahead of {other} in {', '.join(ahead[name])}" for name, other in pairs if ahead[name]]
     parts += [f"not told apart: {', '.join(alike)}"] if parts and alike else []
     return Verdict("; ".join(parts or [f"{first} and {second} are not told apart in any arm"]) + ".", details)
 
 
-def _with_spread(name: str, x: Sequence[float]) -> str:
-    return f"{name} {percent(fmean(x))} ({percent(min(x))} to {percent(max(x))})"
+def _with_spread(name: str, x: Sequence[float], key: str) -> str:
+    text = text_of(key)
+    return f"{name} {text(fmean(x))} ({text(min(x))} to {text(max(x))})"
 
 
-def _gap(best: str, other: str, success: Mapping[str, Sequence[float]], ahead: bool) -> str:
-    mean = 100 * (fmean(success[best]) - fmean(success[other]))
-    size = f"{mean:.0f} points" if mean >= 1 else f"{mean:.1f} points"
-    low, high = percent(min(success[best])), percent(max(success[other]))
+def _gap(best: str, other: str, found: Mapping[str, Sequence[float]], ahead: bool, key: str) -> str:
+    mean, text = fmean(found[best]) - fmean(found[other]), text_of(key)
+    points = f"{100 * mean:.0f} points" if mean >= 0.01 else f"{100 * mean:.1f} points"
+    size = points if is_share(key) else number(mean)
+    low, high = text(min(found[best])), text(max(found[other]))
     if not ahead:
         return (
             f"{best} and {other} are not told apart: on average {size} lie between them, but the worst seed of {best} ({low}) "
             f"does not lie above the best of {other} ({high})."
         )
-    seeds = min(len(success[best]), len(success[other]))
+    seeds = min(len(found[best]), len(found[other]))
     if seeds == 1:
         return f"{best} is ahead of {other} by {size} on the one seed there is; another seed may say otherwise."
     return (
@@ -105,12 +129,14 @@ def _gap(best: str, other: str, success: Mapping[str, Sequence[float]], ahead: b
 
 def progress(arm: Arm) -> Verdict:
     """What a single run did: from its first evaluation to its last."""
-    finals = final(arm, "success")
-    starts = [y[0] for _, y in (seed.points("eval", "samples", "eval/success") for seed in arm.seeds) if y]
+    key = headline([arm])
+    finals, text = final(arm, key.removeprefix("eval/")), text_of(key)
+    what = called(key)[:1].upper() + called(key)[1:]
+    starts = [y[0] for _, y in (seed.points("eval", "samples", key) for seed in arm.seeds) if y]
     if finals and starts:
-        return Verdict(f"Held-out success went from {percent(fmean(starts))} to {percent(fmean(finals))}.", [])
+        return Verdict(f"{what} went from {text(fmean(starts))} to {text(fmean(finals))}.", [])
     if finals:
-        return Verdict(f"Held-out success is {percent(fmean(finals))}.", [])
+        return Verdict(f"{what} is {text(fmean(finals))}.", [])
     rewards = [y for _, y in (seed.points("train", "step", "reward/total") for seed in arm.seeds) if y]
     if not rewards:
         return Verdict("This run has neither an evaluation nor a training step with a reward.", [])

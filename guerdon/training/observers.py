@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from guerdon.errors import CheckpointError, InputError
+from guerdon.training.headline import SUCCESS, called, headline_of, is_share
 from guerdon.training.study import START
 
 Points = Sequence[tuple[float, float]]
@@ -82,6 +83,7 @@ class Stream:
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     curve: list[tuple[float, float]] = field(default_factory=list)
     time: dict[str, float] = field(default_factory=dict)
+    headline: str | None = None
 
     @property
     def step(self) -> int:
@@ -96,18 +98,19 @@ class Stream:
                 self.time[key] = self.time.get(key, 0.0) + _number(line.get(key), 0.0)
             return
         self.evaluation = line
-        success = _number(line.get("eval/success"), math.nan)
-        if not math.isnan(success):
-            self.curve.append((_number(line.get("samples"), float(step)), success))
+        self.headline = self.headline or headline_of(line)
+        figure = _number(line.get(self.headline or ""), math.nan)
+        if not math.isnan(figure):
+            self.curve.append((_number(line.get("samples"), float(step)), figure))
 
 
 class Terminal:
     """Shows how a run or a study goes, in place where the output is a terminal, else as one plain line for each evaluation.
 
-    In place: held-out success per arm (mean of the seeds) against samples, speed, where the time goes, each term's share of the
-    advantage's variance and of units that are not ok, and the time left, where ``config`` or its ``about`` says how much there is
-    to do: ``total_steps`` of a run and ``runs`` of a study (the start that its arms share not counted). In place needs
-    ``guerdon[report]``; without it the lines are plain.
+    In place: the figure a run is judged by per arm (mean of the seeds) against samples, speed, where the time goes, each term's
+    share of the advantage's variance and of units that are not ok, and the time left, where ``config`` or its ``about`` says how
+    much there is to do: ``total_steps`` of a run and ``runs`` of a study (the start that its arms share not counted). In place
+    needs ``guerdon[report]``; without it the lines are plain.
     """
 
     def __init__(self, file: TextIO | None = None, console: Any = None, refresh_every: float = 0.25) -> None:
@@ -203,13 +206,14 @@ def plain_line(stream: Stream, elapsed: float) -> str:
     >>> plain_line(stream, 12.0)
     'dense s1  step 5  1,280 samples  success 43.1%  greedy 50.0%  12 s'
     """
-    shown = {"success": stream.evaluation.get("eval/success"), "greedy": stream.evaluation.get("eval/greedy")}
+    keys = dict.fromkeys([stream.headline or SUCCESS, "eval/greedy"])
     parts = [f"{stream.arm} s{stream.seed}"] if stream.arm else []
     parts += [f"step {stream.step}", f"{int(_number(stream.evaluation.get('samples'), 0)):,} samples"]
-    parts += [f"{name} {_percent(x)}" for name, value in shown.items() if not math.isnan(x := _number(value, math.nan))]
+    figures = {k: _number(stream.evaluation.get(k), math.nan) for k in keys}
+    parts += [f"{k.removeprefix('eval/')} {_figure(k, x)}" for k, x in figures.items() if not math.isnan(x)]
     reward, speed = (_number(stream.train.get(key), math.nan) for key in ("reward/total", "tokens_per_second"))
     parts += [f"reward {reward:.3g}"] if not math.isnan(reward) else []
-    parts += [f"{speed:,.0f} tok/s"] if not math.isnan(speed) else []
+    parts += [f"{speed:,.0f} {_pace([stream])}"] if not math.isnan(speed) else []
     return "  ".join([*parts, duration(elapsed)])
 
 
@@ -268,29 +272,36 @@ def _curves(by_arm: Mapping[str, Sequence[Stream]], colours: Mapping[str, str], 
     if not curves:
         return []
     end = max(curve[-1][0] for curve in curves.values()) or 1.0
-    columns, arms = min(width - 8, 100), list(curves)
-    text = Text.assemble(("held-out success", "dim"))
-    for i, row in enumerate(braille(list(curves.values()), columns, height, (0.0, end), (0.0, 1.0))):
-        text.append(f"\n{ {0: '100%', height // 2: ' 50%', height - 1: '  0%'}.get(i, ''):>5} ", "dim")
+    key = _headline(s for streams in by_arm.values() for s in streams)
+    values = [y for curve in curves.values() for _, y in curve]
+    low, high = (0.0, 1.0) if is_share(key) else (min(values), max(values))
+    ticks = ["100%", " 50%", "  0%"] if is_share(key) else [f"{y:.4g}" for y in (high, (low + high) / 2, low)]
+    side = max(5, *map(len, ticks))
+    columns, arms = min(width - side - 3, 100), list(curves)
+    text = Text.assemble((called(key), "dim"))
+    for i, row in enumerate(braille(list(curves.values()), columns, height, (0.0, end), (low, high))):
+        text.append(f"\n{ {0: ticks[0], height // 2: ticks[1], height - 1: ticks[2]}.get(i, ''):>{side}} ", "dim")
         for owner, cells in itertools.groupby(row, key=lambda cell: cell[1]):
             text.append("".join(character for character, _ in cells), colours[arms[owner]] if owner >= 0 else "")
     ending = f"{end:,.0f} samples"
-    text.append(f"\n      0{ending:>{columns - 1}}", "dim")
+    text.append(f"\n{'0':>{side + 2}}{ending:>{columns - 1}}", "dim")
     return [text]
 
 
 def _speed(by_arm: Mapping[str, Sequence[Stream]], colours: Mapping[str, str]) -> Any:
     from rich.text import Text
 
-    table = _table("", "samples", "success", "greedy", "tok/s", "time: sample", "reward", "update")
+    every = [s for streams in by_arm.values() for s in streams]
+    keys = list(dict.fromkeys([_headline(every), *(k for s in every for k in s.evaluation if k == "eval/greedy")]))
+    heads = [k.removeprefix("eval/") for k in keys]
+    table = _table("", "samples", *heads, _pace(every), "time: sample", "reward", "update")
     for arm, streams in by_arm.items():
         spent = [sum(s.time.get(f"time/{k}", 0.0) for s in streams) for k in ("sample", "reward", "update")]
         samples = _mean(max(_number(x.get("samples"), 0.0) for x in (s.train, s.evaluation)) for s in streams)
         table.add_row(
             Text((arm or "run") + (f" ×{len(streams)}" if len(streams) > 1 else ""), colours[arm]),
             f"{samples:,.0f}",
-            _percent(_mean(_number(s.evaluation.get("eval/success"), math.nan) for s in streams)),
-            _percent(_mean(_number(s.evaluation.get("eval/greedy"), math.nan) for s in streams)),
+            *(_figure(k, _mean(_number(s.evaluation.get(k), math.nan) for s in streams)) for k in keys),
             _text(_mean(_number(s.train.get("tokens_per_second"), math.nan) for s in streams), ",.0f"),
             *(f"{t / sum(spent):.0%}" if sum(spent) else "" for t in spent),
         )
@@ -358,6 +369,19 @@ def _text(x: float, form: str) -> str:
 def _percent(x: float) -> str:
     """A share; a number beyond 1, a success term that is no share, as it is."""
     return _text(x, ".1%" if abs(x) <= 1 else ".3g")
+
+
+def _headline(streams: Iterable[Stream]) -> str:
+    return next((s.headline for s in streams if s.headline), SUCCESS)
+
+
+def _figure(key: str, x: float) -> str:
+    return _percent(x) if is_share(key) else _text(x, ".4g")
+
+
+def _pace(streams: Iterable[Stream]) -> str:
+    """What the steps of such a run are called: those that text is judged by are tokens."""
+    return "tok/s" if is_share(_headline(streams)) else "steps/s"
 
 
 # ---- trackers
