@@ -91,6 +91,14 @@ class Updater(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What a source hands the loop: rows, and judgements about pairs of them if there are any."""
+
+    rollouts: Rollouts
+    comparisons: Comparisons | None = None
+
+
 class Scorer(Protocol):
     """A reward, as far as a loop needs to know one."""
 

@@ -18,8 +18,8 @@ FLOORS = (
     GROUND,
     ("credit", "objectives"),  # pure functions: they may import the ground floor only, as any floor may
     ("rewards", "policies"),
-    ("sampling", "tasks"),
-    ("training",),
+    ("sampling", "tasks", "worlds"),
+    ("training", "learners"),
     ("report", "audit"),
     ("systems", "recipes"),
     ("cli", "__main__"),

@@ -13,9 +13,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from guerdon.comparisons import Comparisons
 from guerdon.errors import InputError
-from guerdon.protocols import Context, Policy, Sampling, Scorer
+from guerdon.protocols import Batch, Context, Policy, Sampling, Scorer
 from guerdon.rollouts import Rollouts
 from guerdon.scores import Scores
 
@@ -24,14 +23,6 @@ Number = float | Callable[[int], float]
 
 Sample = Callable[[Policy, Sequence[Context], Sampling, int], Rollouts]
 """(policy, contexts, sampling, seed) -> one row per context; what stands in for ``policy.sample``."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What a source hands the loop: rows, and judgements about pairs of them if there are any."""
-
-    rollouts: Rollouts
-    comparisons: Comparisons | None = None
 
 
 class Source(Protocol):

@@ -113,7 +113,7 @@ def _context() -> SpawnContext | ForkServerContext:
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["guerdon.training.run"])
+    context.set_forkserver_preload(["guerdon.training.run", "torch._dynamo"])  # which an optimiser imports when it is made
     return context
 
 
