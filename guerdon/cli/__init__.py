@@ -9,9 +9,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("run", "train", "score", "show", "report")
+COMMANDS = ("run", "train", "score", "show", "report", "systems")
 
 EXTRAS = {"transformers": "language", "tokenizers": "language", "peft": "language", "safetensors": "language"}
+EXTRAS |= {"gymnasium": "control", "mujoco": "control", "minigrid": "control"}
 EXTRAS |= {"pyarrow": "data", "reasoning_gym": "tasks", "rich": "report", "jinja2": "report"}
 """What an optional package is installed with."""
 

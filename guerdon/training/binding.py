@@ -109,7 +109,7 @@ class Ingredients(dict[str, Any]):
         some.levels = self.levels
         return some
 
-    def at(self, rows: Tensor, comparisons: Comparisons | None) -> Ingredients:
+    def at(self, rows: Tensor | slice, comparisons: Comparisons | None) -> Ingredients:
         """Those of some rows, with ``comparisons`` that count these."""
         some = Ingredients.__new__(Ingredients)
         some.update({k: v[rows] for k, v in self.items() if k not in ("first", "second", "target")})

@@ -13,15 +13,18 @@ import importlib.metadata
 import json
 import os
 import platform
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from guerdon.errors import CheckpointError, InputError
 from guerdon.protocols import Observer
 from guerdon.training.loop import train
 from guerdon.training.observers import Jsonl
-from guerdon.training.recipe import Recipe
+from guerdon.training.recipe import Learning, Recipe
 from guerdon.training.study import Make, run_study
 
 SCHEMA = 1
@@ -41,7 +44,7 @@ def run(
     """
     made = make(recipe, arguments)
     config = {"command": list(command), "recipe": recipe, "arguments": dict(arguments)}
-    if isinstance(made, Recipe):
+    if isinstance(made, Recipe | Learning):
         return run_recipe(made, out, observers, config)
     refuse_other(out, config)
     ConfigFile().start({**config, "about": dict(made.about)}, out, 0)
@@ -51,18 +54,52 @@ def run(
 
 
 def run_recipe(
-    recipe: Recipe, out: Path, observers: Sequence[Observer], config: Mapping[str, Any], tags: Mapping[str, Any] | None = None
+    recipe: Recipe | Learning,
+    out: Path,
+    observers: Sequence[Observer],
+    config: Mapping[str, Any],
+    tags: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Run one recipe with its metrics in ``out/metrics.jsonl``; ``tags`` are added to every line.
 
-    Nothing is written before the policy is there, so a model that can't be loaded leaves no directory behind.
+    Nothing is written before the policy is there, so a model that can't be loaded leaves no directory behind. The result's
+    ``time/process`` is the processor time that this process took, evaluation included; since its last start, if it was resumed.
     """
     refuse_other(out, config)
     path = out / "result.json"
     if not path.exists():
         told: list[Observer] = [ConfigFile(), *(_Tagged(o, tags or {}) for o in [Jsonl(), *observers])]
-        write_json(path, {"schema": SCHEMA, **train(recipe, out, told, config)})
+        began = time.process_time()
+        found = train(recipe, out, told, config) if isinstance(recipe, Recipe) else learn(recipe, out, told, config)
+        write_json(path, {"schema": SCHEMA, **found, "time/process": time.process_time() - began})
     return json.loads(path.read_text())
+
+
+def learn(learning: Learning, out: Path, observers: Sequence[Observer], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Tell the lines of a learner that has a loop of its own; what was there of an interrupted run is written anew.
+
+    A line without ``step`` has the number of lines before it plus one; one with an evaluation (``eval/...``) is of stage "eval".
+    The last line is the result.
+    """
+    last: dict[str, Any] = {}
+    out.mkdir(parents=True, exist_ok=True)
+    told = {**config, "about": dict(learning.about), "total_steps": learning.total_steps, "runs": 1}
+    for o in observers:
+        o.start(told, out, 0)
+    began = time.perf_counter()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(learning.seed)
+        for number, line in enumerate(learning.lines(), 1):
+            stage = "eval" if any(k.startswith("eval/") for k in line) else "train"
+            last = {"stage": stage, "step": number, "seconds": time.perf_counter() - began, **line}
+            for o in observers:
+                o.metrics(last["step"], last)
+    if not last:
+        raise InputError(f"learning `{learning.name}`: expected `lines()` to yield a line or more, got none.")
+    result = {k: v for k, v in last.items() if k not in ("stage", "step")} | {"steps": last["step"]}
+    for o in observers:
+        o.finish(result)
+    return result
 
 
 def refuse_other(out: Path, config: Mapping[str, Any]) -> None:

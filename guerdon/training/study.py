@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from guerdon.protocols import Observer
-from guerdon.training.recipe import Recipe
+from guerdon.training.recipe import Learning, Recipe
 from guerdon.training.workers import Tell, cores, run_jobs
 
 START = "start"
@@ -26,14 +26,14 @@ START = "start"
 
 @dataclass(frozen=True)
 class Study:
-    """``arms``: name -> (seed, start) -> Recipe, where start is the directory of the policy that ``prepare(seed)`` trained.
+    """``arms``: name -> (seed, start) -> Recipe or Learning; start is the directory of the policy that ``prepare(seed)`` trained.
 
     Recipes are made where they run, and made once more to count their steps, when the start may not be there yet: only the
     recipe's ``policy()`` may read it. ``summarise(result, directory)`` adds to the study's result.
     """
 
     name: str
-    arms: Mapping[str, Callable[[int, Path | None], Recipe]]
+    arms: Mapping[str, Callable[[int, Path | None], Recipe | Learning]]
     seeds: Sequence[int]
     prepare: Callable[[int], Recipe] | None = None
     summarise: Callable[[dict[str, Any], Path], dict[str, Any]] | None = None
@@ -62,7 +62,7 @@ class Job:
     def finished(self) -> bool:
         return (self.directory / "result.json").exists()
 
-    def recipe_of(self, study: Study) -> Recipe:
+    def recipe_of(self, study: Study) -> Recipe | Learning:
         if self.arm == START and study.prepare is not None:
             return study.prepare(self.seed)
         return study.arms[self.arm](self.seed, self.start)

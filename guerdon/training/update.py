@@ -44,7 +44,7 @@ class CountedTerm:
     mask: Tensor
     of_pairs: bool
 
-    def count(self, units: Tensor, rows: Tensor) -> float:
+    def count(self, units: Tensor, rows: Tensor | slice) -> float:
         """The reduction's divisor for a minibatch."""
         return self.term.reduction.count(self.mask[units if self.of_pairs else rows])
 
@@ -65,6 +65,8 @@ class Update:
     updater: Updater
     step: int
     seed: int = 0
+    in_order: bool = False
+    """Minibatches are neighbours, so that they can be cut out without a copy."""
 
     def run(self) -> dict[str, float]:
         """Metrics: ``loss`` and ``loss/NAME`` of each term (not weighted), and the updater's, as means over minibatches; each
@@ -83,7 +85,7 @@ class Update:
         for i in range(self.stage.rounds):
             at = self.dealt(torch.arange(len(taken[0])), i).to(taken[0].device)
             rows, steps = taken[0][at], taken[1][at]
-            flat = replace(self, batch=Batch(self.batch.rollouts.steps(rows, steps)))
+            flat = replace(self, batch=Batch(self.batch.rollouts.steps(rows, steps)), in_order=True)
             flat.ingredients = self.ingredients.steps(rows, steps)
             flat.row_weight = self.row_weight[rows]
             counted = [replace(t, mask=t.mask[rows, steps][:, None]) for t in terms]
@@ -132,7 +134,7 @@ class Update:
         weight = self.batch.rollouts.weight
         return torch.where(weight > 0, weight, 0)
 
-    def weight(self, unit: str, units: Tensor, rows: Tensor) -> Tensor:
+    def weight(self, unit: str, units: Tensor, rows: Tensor | slice) -> Tensor:
         """Of each pair, row or (as [N, 1]) step."""
         c = self.batch.comparisons
         if unit == "pair" and c is not None:
@@ -140,9 +142,11 @@ class Update:
             return c.weight[units].to(both.device) * both
         return self.row_weight[rows] if unit == "row" else self.row_weight[rows, None]
 
-    def rows_of(self, units: Tensor) -> Tensor:
+    def rows_of(self, units: Tensor) -> Tensor | slice:
         """The rows that some units stand on, in order, each once."""
         c = self.batch.comparisons
+        if self.in_order and len(units):
+            return slice(int(units[0]), int(units[-1]) + 1)
         return units if c is None else torch.cat([c.first[units, 0], c.second[units, 0]]).unique().cpu()
 
     # ---- the steps
@@ -155,7 +159,8 @@ class Update:
 
     def backward(self, units: Tensor, terms: list[CountedTerm], means: Means) -> bool:
         """Hand the gradient of some units' loss to the updater; False where nothing counts."""
-        counts = [t.count(units, self.rows_of(units)) for t in terms]
+        rows = self.rows_of(units)
+        counts = [t.count(units, rows) for t in terms]
         if not any(counts):
             return False
         losses = [0.0] * len(terms)
@@ -191,17 +196,23 @@ class Update:
         return losses
 
     @cached_property
+    def unweighted(self) -> bool:
+        return self.batch.comparisons is None and bool((self.row_weight == 1).all())
+
+    @cached_property
     def wanted(self) -> frozenset[str]:
         """What the losses need of the policy as it is now; the reference's part is already there."""
         names = needs_of_all(t.objective for t in self.stage.terms) & self.policy.outputs
         return frozenset(n for n in names if not (n.startswith(REFERENCE) and n in self.ingredients))
 
-    def loss(self, t: CountedTerm, units: Tensor, rows: Tensor, new: Tensor, here: Ingredients, leaves: dict[str, Tensor]) -> Any:
+    def loss(
+        self, t: CountedTerm, units: Tensor, rows: Tensor | slice, new: Tensor, here: Ingredients, leaves: dict[str, Tensor]
+    ) -> Any:
         """A term's loss per unit, times the units' weights."""
         mask = here["mask"] if t.of_pairs else t.mask[rows] & new[:, None]
         loss = here.call(t.term.objective, self.step, **leaves, mask=mask)
-        if loss.unit not in t.term.reduction.units:
-            return loss  # which the reduction refuses, saying why
+        if loss.unit not in t.term.reduction.units or self.unweighted:
+            return loss  # of a wrong unit, which the reduction refuses, or as it is
         counted = loss.mask & t.mask[units] if t.of_pairs else loss.mask
         return replace(loss, value=loss.value * self.weight(loss.unit, units, rows), mask=counted)
 
@@ -216,9 +227,9 @@ class Update:
             self.updater.accumulate(outputs, {k: v.grad for k, v in leaves.items() if v.grad is not None})
 
 
-def _renumbered(c: Comparisons | None, units: Tensor, rows: Tensor) -> Comparisons | None:
+def _renumbered(c: Comparisons | None, units: Tensor, rows: Tensor | slice) -> Comparisons | None:
     """Some of the pairs, with their rows counted in ``rows``, which are in order."""
-    if c is None:
+    if c is None or isinstance(rows, slice):
         return None
 
     def moved(x: Tensor) -> Tensor:
