@@ -10,6 +10,8 @@
     length_penalty  penalty near and above a length limit             episode  -1 .. 0
     steps     a check for each segment of the completion        segment  as the check
     kl        estimate of the divergence from the reference     step     any
+    environment     what the environment itself gave                  step     any
+    field     any number that the rollouts carry                any      any
 
 All but ``math`` run in this process unless given a ``budget`` in seconds an item; ``math`` has one from the start, since
 algebra can take for ever. ``answer`` names the field that holds the gold answer.
@@ -32,6 +34,7 @@ from torch import Tensor
 
 from guerdon.errors import ExpressionError, InputError
 from guerdon.rewards import checks
+from guerdon.rewards.fields import environment, field
 from guerdon.rewards.function import DERIVED, FunctionReward, checked_budget, reward
 from guerdon.rewards.node import Reward
 from guerdon.rewards.parse import load
@@ -39,7 +42,19 @@ from guerdon.rewards.splitters import compiled
 from guerdon.rollouts import Rollouts
 from guerdon.scores import Bounds, Component, Status
 
-__all__ = ["exact", "format", "kl", "length", "length_penalty", "math", "numeric", "overlap", "steps"]
+__all__ = [
+    "environment",
+    "exact",
+    "field",
+    "format",
+    "kl",
+    "length",
+    "length_penalty",
+    "math",
+    "numeric",
+    "overlap",
+    "steps",
+]
 
 _VERSION = hashlib.sha256(Path(checks.__file__).read_bytes()).hexdigest()[:8]
 

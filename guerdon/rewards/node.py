@@ -242,6 +242,14 @@ class Reward:
         """At a coarser level: the sum, mean, last, first, min or max of the units within each."""
         return moving.pool(self, how, level)
 
+    def gain(self, start: float = 0.0) -> Reward:
+        """Each unit's value minus that of the unit before it in its episode; of the first, minus ``start``."""
+        return differencing.gain(self, start)
+
+    def drop(self, end: float = 0.0) -> Reward:
+        """Each unit's value minus that of the unit after it in its episode; of the last, minus ``end``."""
+        return differencing.drop(self, end)
+
     def normalise(self, over: str = "group", scale: bool = True) -> Reward:
         """Minus the mean of its group or batch and, with ``scale``, divided by the standard deviation (n - 1)."""
         return relating.normalise(self, over, scale)
@@ -286,4 +294,4 @@ def _is_plain_path(reference: str) -> bool:
 
 
 # The operators build nodes of the algebra, and those are Rewards: the circle is closed here, once.
-from guerdon.rewards import algebra, building, evaluating, moving, relating, show  # noqa: E402
+from guerdon.rewards import algebra, building, differencing, evaluating, moving, relating, show  # noqa: E402

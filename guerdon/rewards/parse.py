@@ -35,7 +35,7 @@ _QUOTED = re.compile(r".+\.py:[A-Za-z_]\w*")
 _STRING_OR_PATH = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|""" + f"(?P<path>{PATH.pattern})")
 _FUNCTIONS = {f.__name__: f for f in (algebra.min_of, algebra.max_of, algebra.mean_of)}
 _SCHEDULES: dict[str, Callable[..., Any]] = {f.__name__: f for f in (schedule.linear, schedule.constant)}
-_METHODS = ("clip", "gate", "otherwise", "at", "pool", "normalise", "watch", "named", "shuffled")
+_METHODS = ("clip", "gate", "otherwise", "at", "pool", "gain", "drop", "normalise", "watch", "named", "shuffled")
 _TAKES_REWARD = {("gate", "on"), ("otherwise", "other")}
 
 

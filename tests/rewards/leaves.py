@@ -96,6 +96,8 @@ def _grow(parts, grouped: bool):
         (lambda p, x: p.clip(high=x), parts, numbers),
         (lambda p, level, rule: p.at(level, rule), parts, levels, how),
         (lambda p, rule, level: p.pool(rule, level), parts, pools, levels),
+        (lambda p, x: p.gain(x), parts, numbers),
+        (lambda p, x: p.drop(x), parts, numbers),
         (lambda p, name: p.named(name), parts, st.sampled_from(["x", "tidy", "lead_2"])),
         (lambda p, q: p + q, parts, parts),
         (lambda p, q: p - q, parts, parts),

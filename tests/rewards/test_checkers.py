@@ -45,6 +45,9 @@ EVERY = [
     checkers.length_penalty(100, soft=20, unit="words"),
     checkers.kl("k3"),
     checkers.kl(),
+    checkers.environment(),
+    checkers.field("speed"),
+    checkers.field("help", "turn"),
 ]
 
 
