@@ -71,7 +71,7 @@ class PointMaze(VectorEnv):
         for axis in (0, 1):
             ahead = self.place.copy()
             ahead[:, axis] = np.clip(ahead[:, axis] + move[:, axis], -1, 1)
-            free = np.ones(len(ahead), bool)
+            free = ~in_wall(ahead)
             self.place[free] = ahead[free]
         self.elapsed += 1
         cut = np.full(self.num_envs, self.elapsed >= self.limit)
