@@ -6,6 +6,7 @@
     ├── ShapeError          a tensor has another shape or dtype than its function's docstring says
     ├── ExpressionError     a reward expression cannot mean what it says (raised when it is built)
     ├── RewardFailure       too large a share of a reward's units failed for training to go on
+    ├── EnvironmentFailure  too large a share of a batch's steps in environments failed
     └── CheckpointError     a run directory or saved file cannot be continued or read
 
 A message has four parts: whose fault, what was expected (names and numbers), what came, and the usual cause.
@@ -31,6 +32,10 @@ class ExpressionError(GuerdonError, ValueError):
 
 class RewardFailure(GuerdonError, RuntimeError):
     """A larger share of a reward's units failed than the recipe allows."""
+
+
+class EnvironmentFailure(GuerdonError, RuntimeError):
+    """A larger share of a batch's steps in environments failed than the source allows."""
 
 
 class CheckpointError(GuerdonError, RuntimeError):

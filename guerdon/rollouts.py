@@ -187,8 +187,13 @@ class Rollouts:
     def with_field(self, name: str, level: str, values: Any) -> Rollouts:
         return self.replace(fields={**self.fields, name: Field(level, values)})
 
-    def rows(self, index: Tensor | Sequence[int]) -> Rollouts:
-        """The rows at ``index`` (int64 or bool), in that order. ``parent`` still counts rows of the whole."""
+    def rows(self, index: Tensor | Sequence[int] | slice) -> Rollouts:
+        """The rows at ``index`` (int64 or bool), in that order. ``parent`` still counts rows of the whole.
+
+        A slice shares its tensors with the whole.
+        """
+        if isinstance(index, slice):
+            return self._sliced(index)
         at = torch.as_tensor(index, device=self.action.device)
         at = at.nonzero()[:, 0] if at.dtype == torch.bool else at.long()
         pick = at.tolist()
@@ -204,6 +209,19 @@ class Rollouts:
             groups={k: take(v) for k, v in self.groups.items()},
             fields={k: Field(v.level, take(v.values)) for k, v in self.fields.items()},
         )
+
+    def _sliced(self, rows: slice) -> Rollouts:
+        """Neighbouring rows; not checked, since what is a part of what was."""
+
+        def cut(x: Any) -> Any:
+            if isinstance(x, Field):
+                return Field(x.level, x.values[rows])
+            return {k: cut(v) for k, v in x.items()} if isinstance(x, Mapping) else None if x is None else x[rows]
+
+        some = object.__new__(Rollouts)
+        for name, x in vars(self).items():
+            object.__setattr__(some, name, x if name == "sampling" else cut(x))
+        return some
 
     def steps(self, rows: Tensor, steps: Tensor) -> Rollouts:
         """The steps at (``rows``, ``steps``), each as a row of its own, with the fields that belong to steps.

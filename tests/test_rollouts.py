@@ -172,3 +172,24 @@ def test_messages_of_a_prompt() -> None:
     assert as_messages("hi") == [{"role": "user", "content": "hi"}]
     chat = ({"role": "user", "content": "hi"},)
     assert as_messages(chat) == list(chat)
+
+
+def test_a_slice_of_rows_is_those_rows() -> None:
+    n = torch.arange(5)
+    r = Rollouts(
+        n[:, None].repeat(1, 3),
+        torch.ones(5, 3, dtype=torch.bool),
+        list("abcde"),
+        log_prob=torch.rand(5, 3),
+        length=torch.tensor([3, 2, 3, 1, 3]),
+        levels={"line": torch.zeros(5, 3, dtype=torch.long)},
+        fields={"x": Field("step", torch.rand(5, 3)), "answer": Field("task", list("vwxyz"))},
+        sampling={"temperature": 1.0},
+    )
+    some, picked = r.rows(slice(1, 4)), r.rows(n[1:4])
+    assert vars(some).keys() == vars(picked).keys() and (some.task, some.source) == (picked.task, picked.source)
+    for name in ("action", "mask", "log_prob", "terminated", "length", "group", "weight", "parent"):
+        assert torch.equal(getattr(some, name), getattr(picked, name)), name
+    assert all(torch.equal(some.level(k), picked.level(k)) for k in picked.levels)
+    assert torch.equal(some.field("x").values, picked.field("x").values) and some.field("answer").values == ["w", "x", "y"]
+    assert some.sampling == r.sampling

@@ -51,7 +51,12 @@ def mean_parts(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     >>> mean_parts(torch.tensor([1., 2., torch.nan]), torch.tensor([True, True, False]))
     (tensor(3.), tensor(2))
     """
-    return torch.where(mask, x, 0).detach().sum(), mask.sum()
+    return masked(x.detach(), mask).sum(), mask.sum()
+
+
+def masked(x: Tensor, mask: Tensor) -> Tensor:
+    """``x`` with 0 where ``mask`` is False; ``x`` itself where nothing is masked, as far as a look at the mask is cheap."""
+    return x if mask.device.type == "cpu" and mask.all() else torch.where(mask, x, 0)
 
 
 def counted_only(whose: str, mask: Tensor, **tensors: Tensor) -> list[Tensor]:
@@ -61,4 +66,6 @@ def counted_only(whose: str, mask: Tensor, **tensors: Tensor) -> list[Tensor]:
     check_shape(whose, "mask", mask, (None, None), "a mask per row instead of per step")
     for name, x in tensors.items():
         check_shape(whose, name, x, tuple(mask.shape), f"a {name} per row instead of per step, or of other rows")
+    if mask.device.type == "cpu" and mask.all():
+        return list(tensors.values())
     return [torch.where(mask, x, 0) for x in tensors.values()]

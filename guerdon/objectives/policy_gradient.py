@@ -75,10 +75,11 @@ def clipped_surrogate(
     up = advantage >= 0
     rho = torch.where(up, torch.minimum(log_ratio, torch.log1p(high)), log_ratio).exp()
     rho = torch.where(up, rho, torch.maximum(rho, 1 - low))
+    plain, change = log_ratio.detach().exp(), step_log_ratio.detach()
     metrics = {
-        "clip_low": mean_parts(((log_ratio.exp() < 1 - low) & (advantage < 0)).to(rho.dtype), mask),
-        "clip_high": mean_parts(((log_ratio.exp() > 1 + high) & (advantage > 0)).to(rho.dtype), mask),
-        "ratio": mean_parts(log_ratio.exp(), mask),
-        "approx_kl": mean_parts(step_log_ratio.expm1() - step_log_ratio, mask),
+        "clip_low": mean_parts(((plain < 1 - low) & ~up).to(rho.dtype), mask),
+        "clip_high": mean_parts(((plain > 1 + high) & (advantage > 0)).to(rho.dtype), mask),
+        "ratio": mean_parts(plain, mask),
+        "approx_kl": mean_parts(change.expm1() - change, mask),
     }
     return Loss(0 - advantage * rho, "step", mask, metrics)

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from guerdon.errors import ExpressionError, InputError
-from guerdon.objectives.loss import Loss
+from guerdon.objectives.loss import Loss, masked
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,7 +50,7 @@ class Reduction:
             )
         if not count > 0:
             raise InputError(f"{self.name}: `count` should be positive, got {count}. Usual cause: nothing in the batch counts.")
-        return self.total(torch.where(loss.mask, loss.value, 0), loss.mask) / count
+        return self.total(masked(loss.value, loss.mask), loss.mask) / count
 
     def __repr__(self) -> str:
         return self.name

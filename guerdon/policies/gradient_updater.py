@@ -56,7 +56,7 @@ class GradientUpdater:
                 known = ", ".join(sorted(group.keys() - {"params"}))
                 raise InputError(f"updater: no setting `{name}`; there are max_grad_norm, {known}.")
             group[name] = value
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.max_grad_norm).item()
+        norm = self._clip()
         if not norm < float("inf"):
             bad = [k for k, p in self.parameters.items() if p.grad is not None and not torch.isfinite(p.grad).all()]
             self.optimiser.zero_grad()
@@ -75,6 +75,14 @@ class GradientUpdater:
         flat = torch.cat([g.detach().flatten() for g in parts])
         self.optimiser.zero_grad()
         return flat
+
+    def _clip(self) -> float:
+        """Shorten the gradients' joint norm to ``max_grad_norm`` at most; the norm as it was."""
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients, error_if_nonfinite=False).item() if gradients else 0.0
+        if norm > self.max_grad_norm:
+            torch._foreach_mul_(gradients, self.max_grad_norm / (norm + 1e-6))
+        return norm
 
     def state_dict(self) -> dict[str, Tensor]:
         """Flat name -> tensor: the optimiser's memory as PARAMETER/KEY, and its settings as settings/KEY."""

@@ -7,6 +7,7 @@ into micro-batches changes nothing but rounding.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -192,7 +193,7 @@ class Update:
                 losses[i] = value.item()
                 for name, (s, c) in loss.metrics.items():
                     means.add(name, float(s), float(c))
-        self.descend(torch.stack(weighted).sum(), outputs, leaves)
+        self.descend(functools.reduce(torch.add, weighted), outputs, leaves)
         return losses
 
     @cached_property

@@ -128,10 +128,11 @@ def constrained_ppo(
 
 # ---- the claim: strings of 8 symbols and two judges of them that agree in part
 
-LENGTH, ROWS, STEPS = 8, 128, 150
+LENGTH, ROWS, STEPS = 8, 128, 250
 FLUENT = torch.tensor([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
 HELPFUL = torch.tensor([0.3, 0.0, 0.9, 0.1, 0.7, 1.0])
-PEAK = {"fluent": 7.0, "helpful": 5.5}
+PEAK = {"fluent": 6.5, "helpful": 6.0}
+PACE = 0.01  # of the multipliers: the paper's 0.1 is for scores up to 1, these go up to 10
 
 
 def points(rollouts: Rollouts, table: Tensor) -> Tensor:
@@ -167,19 +168,21 @@ def recipe(stage: Stage, seed: int, every: int = 10) -> Recipe:
     return Recipe("constrained", policy, [stage], Measured(every, measure), seed, STEPS, 0, best="eval/gold")
 
 
-def constrained(seed: int, start: Any = None, *, kind: str = "equal", lr: float = 0.03) -> Recipe:
+def constrained(seed: int, start: Any = None, *, kind: str = "equal", lr: float = 0.1) -> Recipe:
     """PPO with the known points as constraints."""
-    return recipe(constrained_ppo(source(), [fluent, helpful], PEAK, steps=STEPS, kind=kind, lr=lr), seed)
+    return recipe(constrained_ppo(source(), [fluent, helpful], PEAK, steps=STEPS, kind=kind, multiplier_lr=PACE, lr=lr), seed)
 
 
-def nelder_mead(seed: int, start: Any = None, *, lr: float = 0.03) -> Recipe:
+def nelder_mead(seed: int, start: Any = None, *, lr: float = 0.1) -> Recipe:
     """PPO with constraints whose points are searched for in the same run."""
     corners = [[5.0, 5.0], [7.0, 5.0], [5.0, 7.0]]  # of the search: around the first policy's scores
     search = partial(ThresholdSearch, corners=corners, metric="eval/gold")
-    return recipe(constrained_ppo(source(), [fluent, helpful], PEAK, steps=STEPS, search=search, lr=lr), seed, every=1)
+    return recipe(
+        constrained_ppo(source(), [fluent, helpful], PEAK, steps=STEPS, search=search, multiplier_lr=PACE, lr=lr), seed, every=1
+    )
 
 
-def fixed(seed: int, start: Any = None, *, weight: float = 0.2, saturated: bool = False, lr: float = 0.03) -> Recipe:
+def fixed(seed: int, start: Any = None, *, weight: float = 0.2, saturated: bool = False, lr: float = 0.1) -> Recipe:
     """PPO on the sum of the judges; ``weight`` of the divergence, 0.2 in the paper; ``saturated``: no reward beyond theta_i."""
     judges: list[Reward] = [fluent, helpful]
     if saturated:
@@ -236,11 +239,12 @@ SYSTEM = System(
             than="ppo",
             metric=Metric("eval/gold"),
             budget=f"{STEPS * ROWS:,} samples",
-            grid={"lr": (0.01, 0.03, 0.1)},
-            chosen={"xi-ppo": {"lr": 0.03}, "ppo": {"lr": 0.03}},
+            grid={"lr": (0.03, 0.1, 0.3)},
+            chosen={"xi-ppo": {"lr": 0.1}, "ppo": {"lr": 0.03}},
             differences=(
                 "A table policy that writes 8 symbols and judges that add up a number for each, for GPT-2 on dialogues.",
                 "The gold score and so the proxy points are known; the paper finds them by training on each model first.",
+                "Learning rates too small to get anywhere within the budget are not in the grid: they would stop PPO early.",
                 "The correlation of the proxies is fixed (0.6 over symbols); the spec also varies it.",
             ),
         ),

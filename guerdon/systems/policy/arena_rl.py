@@ -175,8 +175,8 @@ SYSTEM = System(
             than="scores",
             metric=Metric("eval/quality"),
             budget=f"{STEPS * PROMPTS * GROUP:,} samples and about {CALLS} judgements of each",
-            grid={"lr": (0.03, 0.1, 0.3)},
-            chosen={"tournament": {"lr": 0.1}, "scores": {"lr": 0.1}},
+            grid={"lr": (0.1, 0.3, 1)},
+            chosen={"tournament": {"lr": 0.3}, "scores": {"lr": 0.3}},
             differences=(
                 "A table policy on answers of four actions and a simulated judge, for an 8B agent judged by a language model.",
                 "That scores bunch is the paper's observation and assumed here: 2 points for single answers, 10 side by side.",

@@ -216,8 +216,8 @@ SYSTEM = System(
             than="self-play",
             metric=Metric("eval/exploitability", higher=False, along="step"),
             budget=f"{ITERATIONS} iterations",
-            grid={"scale": (0.03, 0.1, 0.3, 1.0)},
-            chosen={"nash-md": {"scale": 1.0}, "self-play": {"scale": 0.1}},
+            grid={"scale": (0.03, 0.1, 0.3, 1)},
+            chosen={"nash-md": {"scale": 1}, "self-play": {"scale": 0.1}},
             differences=(
                 "The tabular game instead of the summarisation experiment, as the spec says; each seed draws a game.",
                 "Both arms take steps that decay as the theorem's, times a factor from the same grid; tau is 0.1 for both.",
