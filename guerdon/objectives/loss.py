@@ -54,6 +54,17 @@ def mean_parts(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return masked(x.detach(), mask).sum(), mask.sum()
 
 
+def means_parts(mask: Tensor, **quantities: Tensor) -> Metrics:
+    """``mean_parts`` of several quantities of one shape, by name.
+
+    >>> means_parts(torch.tensor([True, False]), a=torch.tensor([1., 5.]), b=torch.tensor([2., torch.nan]))
+    {'a': (tensor(1.), tensor(1)), 'b': (tensor(2.), tensor(1))}
+    """
+    sums = masked(torch.stack([x.detach() for x in quantities.values()]), mask).flatten(1).sum(1)
+    count = mask.sum()
+    return {name: (total, count) for name, total in zip(quantities, sums, strict=True)}
+
+
 def masked(x: Tensor, mask: Tensor) -> Tensor:
     """``x`` with 0 where ``mask`` is False; ``x`` itself where nothing is masked, as far as a look at the mask is cheap."""
     return x if mask.device.type == "cpu" and mask.all() else torch.where(mask, x, 0)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from guerdon.errors import ExpressionError
 from guerdon.levels import pool, spread
-from guerdon.objectives.loss import Loss, counted_only, mean_parts
+from guerdon.objectives.loss import Loss, counted_only, means_parts
 
 
 def reinforce(log_prob: Tensor, advantage: Tensor, mask: Tensor) -> Loss:
@@ -76,10 +76,11 @@ def clipped_surrogate(
     rho = torch.where(up, torch.minimum(log_ratio, torch.log1p(high)), log_ratio).exp()
     rho = torch.where(up, rho, torch.maximum(rho, 1 - low))
     plain, change = log_ratio.detach().exp(), step_log_ratio.detach()
-    metrics = {
-        "clip_low": mean_parts(((plain < 1 - low) & ~up).to(rho.dtype), mask),
-        "clip_high": mean_parts(((plain > 1 + high) & (advantage > 0)).to(rho.dtype), mask),
-        "ratio": mean_parts(plain, mask),
-        "approx_kl": mean_parts(change.expm1() - change, mask),
-    }
+    metrics = means_parts(
+        mask,
+        clip_low=((plain < 1 - low) & ~up).to(rho.dtype),
+        clip_high=((plain > 1 + high) & (advantage > 0)).to(rho.dtype),
+        ratio=plain,
+        approx_kl=change.expm1() - change,
+    )
     return Loss(0 - advantage * rho, "step", mask, metrics)

@@ -79,7 +79,7 @@ class GradientUpdater:
     def _clip(self) -> float:
         """Shorten the gradients' joint norm to ``max_grad_norm`` at most; the norm as it was."""
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients, error_if_nonfinite=False).item() if gradients else 0.0
+        norm = torch.stack(torch._foreach_norm(gradients)).norm().item() if gradients else 0.0
         if norm > self.max_grad_norm:
             torch._foreach_mul_(gradients, self.max_grad_norm / (norm + 1e-6))
         return norm

@@ -84,6 +84,10 @@ def blank(count: int, space: Any, info: Sequence[str]) -> Step:
     )
 
 
+def _shape(x: Any) -> tuple[int, ...]:
+    return x.shape if isinstance(x, np.ndarray) else np.shape(x)
+
+
 class Singles:
     """Single environments in a plain loop. ``once``: one episode each, and none is made anew."""
 
@@ -104,18 +108,18 @@ class Singles:
         return self.now.observation
 
     def step(self, action: np.ndarray) -> Step:
-        now, ended = self.now, []
+        now = self.now
         for flags in (now.terminated, now.truncated, now.taken, now.restarted):
             flags.fill(False)
         now.failed = []
         given = action.tolist() if self.whole else action
-        for i in self.live:
-            _, error = caught(partial(self._one, i, given[i]))
+        waiting = list(reversed(self.live))
+        while waiting:
+            _, error = caught(partial(self._each, waiting, given))
             if error is not None:
-                now.failed.append((i, told(error)))
-            elif now.terminated[i] or now.truncated[i]:
-                ended.append(i)
+                now.failed.append((waiting.pop(), told(error)))
         self._refuse_not_finite()
+        ended = np.flatnonzero(now.terminated | now.truncated).tolist()
         now.observation[now.taken] = now.next_observation[now.taken]
         broken = [i for i, _ in now.failed]
         if self.once:
@@ -127,22 +131,26 @@ class Singles:
             self._begin(i, seeded=i in broken)
         return now
 
-    def _one(self, i: int, action: Any) -> None:
-        """Step environment i, or raise."""
-        now, env = self.now, self.envs[i]
-        if env is None:
-            raise RuntimeError(f"no episode could be begun: {self.why[i]}")
-        observation, reward, terminated, truncated, info = env.step(action)
-        if np.shape(observation) != self.shape:
-            raise ValueError(f"an observation of shape {list(np.shape(observation))}, expected {list(self.shape)}")
-        if np.shape(reward) != ():
-            raise ValueError(f"a reward of shape {list(np.shape(reward))}, expected one number")
-        if not math.isfinite(reward):
-            raise ValueError(f"a reward of {reward}, expected a finite number")
-        now.next_observation[i], now.reward[i] = observation, reward
-        now.terminated[i], now.truncated[i], now.taken[i] = terminated, truncated, True
-        for name, numbers in now.info.items():
-            numbers[i] = info.get(name, np.nan)
+    def _each(self, waiting: list[int], given: Any) -> None:
+        """Step the environments that are ``waiting``, the last first, each leaving when it is done; one that fails raises."""
+        now = self.now
+        while waiting:
+            i = waiting[-1]
+            env = self.envs[i]
+            if env is None:
+                raise RuntimeError(f"no episode could be begun: {self.why[i]}")
+            observation, reward, terminated, truncated, info = env.step(given[i])
+            if _shape(observation) != self.shape:
+                raise ValueError(f"an observation of shape {list(_shape(observation))}, expected {list(self.shape)}")
+            if not isinstance(reward, float) and np.shape(reward) != ():
+                raise ValueError(f"a reward of shape {list(np.shape(reward))}, expected one number")
+            if not math.isfinite(reward):
+                raise ValueError(f"a reward of {reward}, expected a finite number")
+            now.next_observation[i], now.reward[i] = observation, reward
+            now.terminated[i], now.truncated[i], now.taken[i] = terminated, truncated, True
+            for name, numbers in now.info.items():
+                numbers[i] = info.get(name, np.nan)
+            waiting.pop()
 
     def _refuse_not_finite(self) -> None:
         now = self.now

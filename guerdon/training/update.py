@@ -187,7 +187,7 @@ class Update:
         losses, weighted = [0.0] * len(terms), []
         for i, (t, count) in enumerate(zip(terms, counts, strict=True)):
             if count:
-                loss = self.loss(t, units, rows, new[rows].to(rollouts.mask.device), here, leaves)
+                loss = self.loss(t, units, rows, new, here, leaves)
                 value = t.term.reduction(loss, count)
                 weighted.append(at(t.term.weight, self.step) * value)
                 losses[i] = value.item()
@@ -210,7 +210,9 @@ class Update:
         self, t: CountedTerm, units: Tensor, rows: Tensor | slice, new: Tensor, here: Ingredients, leaves: dict[str, Tensor]
     ) -> Any:
         """A term's loss per unit, times the units' weights."""
-        mask = here["mask"] if t.of_pairs else t.mask[rows] & new[:, None]
+        mask = here["mask"] if t.of_pairs else t.mask[rows]
+        if not t.of_pairs and self.batch.comparisons is not None:
+            mask = mask & new[rows].to(mask.device)[:, None]
         loss = here.call(t.term.objective, self.step, **leaves, mask=mask)
         if loss.unit not in t.term.reduction.units or self.unweighted:
             return loss  # of a wrong unit, which the reduction refuses, or as it is
@@ -224,8 +226,9 @@ class Update:
                 "Usual cause: a learning rate too high, or a log-probability of -inf."
             )
         if total.requires_grad:
-            total.backward()
-            self.updater.accumulate(outputs, {k: v.grad for k, v in leaves.items() if v.grad is not None})
+            wanted = {k: v for k, v in leaves.items() if v.requires_grad}
+            gradients = torch.autograd.grad(total, list(wanted.values()), allow_unused=True)
+            self.updater.accumulate(outputs, {k: g for k, g in zip(wanted, gradients, strict=True) if g is not None})
 
 
 def _renumbered(c: Comparisons | None, units: Tensor, rows: Tensor | slice) -> Comparisons | None:

@@ -218,8 +218,8 @@ SYSTEM = System(
                 "One frame an episode, the last: the default of the code.",
             ),
             tried=(
-                "Paid only where an episode ends, the areas were found by both searches alike on development seeds. They were made "
-                "larger and one wall shorter before any seed that decides was run."
+                "Paid only where an episode ends, the areas were found by both searches alike on development seeds. They were "
+                "made larger and one wall shorter before any seed that decides was run."
             ),
         ),
     ),

@@ -240,7 +240,7 @@ SYSTEM = System(
             metric=Metric("eval/gold"),
             budget=f"{STEPS * ROWS:,} samples",
             grid={"lr": (0.03, 0.1, 0.3)},
-            chosen={"xi-ppo": {"lr": 0.1}, "ppo": {"lr": 0.03}},
+            chosen={"xi-ppo": {"lr": 0.3}, "ppo": {"lr": 0.03}},
             differences=(
                 "A table policy that writes 8 symbols and judges that add up a number for each, for GPT-2 on dialogues.",
                 "The gold score and so the proxy points are known; the paper finds them by training on each model first.",
