@@ -26,9 +26,8 @@ from guerdon.recipes import quickstart
 from guerdon.rollouts import Field, Rollouts
 from guerdon.scores import Scores
 from guerdon.tasks import running_digits
-from guerdon.training.evaluation import evaluate
+from guerdon.training.evaluation import Evaluation, evaluate
 from guerdon.training.loop import train
-from guerdon.training.evaluation import Evaluation
 from guerdon.training.recipe import Recipe, Stage, Term
 from guerdon.training.sources import Demonstrations, Prompts, contexts_of
 

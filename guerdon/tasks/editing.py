@@ -39,10 +39,10 @@ class Editing(gymnasium.Env):
     ``resolved``, 1 where it submits the right edit.
 
     >>> env = Editing(); _ = env.reset(seed=0); env.line, THINGS[env.thing]
-    (3, 'b')
-    >>> steps = [env.step(ACTIONS.index(a)) for a in ("VIEW 0", "VIEW 3", "EDIT 3 b", "SUBMIT")]
+    (2, 'b')
+    >>> steps = [env.step(ACTIONS.index(a)) for a in ("VIEW 0", "VIEW 2", "EDIT 2 b", "SUBMIT")]
     >>> steps[1][0].astype(int).tolist(), steps[3][1:3], steps[3][4]
-    ([1, 0, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0], (1.0, True), {'valid': 1, 'progress': 3, 'resolved': 1})
+    ([1, 0, 1, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0], (1.0, True), {'valid': 1, 'progress': 3, 'resolved': 1})
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  # as the base class declares it

@@ -48,7 +48,7 @@ def clipped(process: Reward, eta: float) -> Reward:
     """min(p_k - eta, 0).
 
     >>> clipped(looks_right, 0.7)(completions=["+5=5+8=4#4"], prompts=["5+8:"]).total.values[0].tolist()
-    [-0.0233..., -0.3447..., 0.0]
+    [0.0, -0.3446..., 0.0]
     """
     one = process.clip(1, 1)
     return (process - eta * one).clip(high=0)
@@ -58,9 +58,9 @@ def delta(process: Reward) -> Reward:
     """p_k - p_{k+1}, with the last step's score taken as 0.
 
     >>> looks_right(completions=["+5=5+8=4#4"], prompts=["5+8:"]).total.values[0].tolist()
-    [0.6766..., 0.3552..., 0.7105...]
+    [0.8319..., 0.3553..., 0.7912...]
     >>> delta(looks_right)(completions=["+5=5+8=4#4"], prompts=["5+8:"]).total.values[0].tolist()
-    [0.3213..., 0.3552..., 0.0]
+    [0.4765..., 0.3553..., 0.0]
     """
     one = process.clip(1, 1)
     return (process * (one - one.drop())).drop()
