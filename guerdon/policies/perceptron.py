@@ -24,7 +24,7 @@ def perceptron(layers: Layers, x: Tensor) -> Tensor:
     2.9281
     """
     flat = x.reshape(-1, x.shape[-1])
-    return _Perceptron.apply(flat, *(p for layer in layers for p in layer)).reshape(*x.shape[:-1], -1)  # type: ignore[no-untyped-call]
+    return _Perceptron.apply(flat, *(p for layer in layers for p in layer)).reshape(*x.shape[:-1], -1)
 
 
 class _Perceptron(torch.autograd.Function):
