@@ -111,6 +111,11 @@ def learning(series: Sequence[Series]) -> Switched | None:
     return Switched([named[y] for y in ys], ["by samples" if x == "samples" else "by time" for x in xs], panels)
 
 
+def sampled(arm: Arm) -> str:
+    """What a row is called: text is judged by shares."""
+    return "rows" if measured(arm) else "completions"
+
+
 # ---- the reward's parts
 
 
@@ -123,7 +128,7 @@ def parts(series: Series) -> list[Chart]:
     for key in keys:
         name = key.removeprefix("reward/")
         what = "the reward that is trained on" if name == "total" else name
-        read = f"Mean of {what} over the completions of each training step."
+        read = f"Mean of {what} over the {sampled(series.arm)} of each training step."
         chart = curve_chart([series], "train", ("samples", key), name, read, lambda ys: plot.linear_axis([*ys, 0.0]))
         charts += [replace(chart, y_label="mean reward")] if chart else []
     return charts + [chart for chart in [shares(series)] if chart]
