@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the parallelism is in the processes
@@ -11,6 +12,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 from hypothesis import settings
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a shell: tests of Ctrl-C mean what they say
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("guerdon", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("guerdon")

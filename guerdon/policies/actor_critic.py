@@ -21,7 +21,6 @@ from guerdon.policies.acting import Acted
 from guerdon.policies.action_distribution import Categorical, Distribution, Gaussian, distribution_of
 from guerdon.policies.gradient_updater import GradientUpdater
 from guerdon.policies.normaliser import RunningMoments
-from guerdon.policies.perceptron import perceptron
 from guerdon.protocols import Context
 from guerdon.rollouts import Field, Rollouts
 
@@ -152,15 +151,15 @@ class ActorCritic:
         out: dict[str, Tensor] = {}
         x = self._read(rollouts, "observation") if want - {"next_value"} else torch.empty(0)
         if want & {"log_prob", "entropy"}:
-            head = perceptron(self.actor, x)
+            head = through(self.actor, x)
             if "log_prob" in want:
                 out["log_prob"] = self.actions.log_prob(head, self._actions(rollouts), self.log_std)
             if "entropy" in want:
                 out["entropy"] = self.actions.entropy(head, self.log_std)
         if "value" in want:
-            out["value"] = perceptron(self.critic, x)[..., 0]
+            out["value"] = through(self.critic, x)[..., 0]
         if "next_value" in want:
-            out["next_value"] = perceptron(self.critic, self._read(rollouts, "next_observation"))[..., 0]
+            out["next_value"] = through(self.critic, self._read(rollouts, "next_observation"))[..., 0]
         return out
 
     def _read(self, rollouts: Rollouts, name: str) -> Tensor:
@@ -267,6 +266,13 @@ def layers(widths: Sequence[int], gain: float, dtype: torch.dtype, device: torch
         weight = nn.init.orthogonal_(torch.empty(out, inputs), gain if i == len(widths) - 2 else math.sqrt(2))
         made.append((nn.Parameter(weight.to(device, dtype)), nn.Parameter(torch.zeros(out, dtype=dtype, device=device))))
     return made
+
+
+def through(network: Layers, x: Tensor) -> Tensor:
+    """[..., out] of ``x`` [..., in], with tanh between the layers."""
+    for weight, bias in network[:-1]:
+        x = torch.tanh(nn.functional.linear(x, weight, bias))
+    return nn.functional.linear(x, *network[-1])
 
 
 def _array(x: Tensor) -> np.ndarray:

@@ -165,12 +165,14 @@ class Update:
         if not any(counts):
             return False
         losses = [0.0] * len(terms)
-        new = torch.ones(len(self.batch.rollouts), dtype=torch.bool)  # a row that is in several pairs is counted with the first
+        several = self.batch.comparisons is not None  # a row that is in several pairs is counted with the first
+        new = torch.ones(len(self.batch.rollouts) if several else 0, dtype=torch.bool)
         for chunk in units.split(self.stage.micro_rows):
             rows = self.rows_of(chunk)
             for i, x in enumerate(self.microbatch(chunk, new, terms, counts, means)):
                 losses[i] += x
-            new[rows] = False
+            if several:
+                new[rows] = False
         for t, x, count in zip(terms, losses, counts, strict=True):
             if count:
                 means.add(f"loss/{t.name}", x)

@@ -12,8 +12,7 @@ from torch.distributions import Independent, Normal
 
 from guerdon.errors import CheckpointError, InputError
 from guerdon.policies.action_distribution import Categorical, Gaussian, distribution_of
-from guerdon.policies.actor_critic import ActorCritic
-from guerdon.policies.perceptron import perceptron
+from guerdon.policies.actor_critic import ActorCritic, through
 from guerdon.protocols import Context, Sampling
 from guerdon.rollouts import Field, Rollouts
 
@@ -51,7 +50,7 @@ def acted(policy: ActorCritic, n: int = 3, t: int = 5, seed: int = 0) -> Rollout
 
 
 def torch_distribution(policy: ActorCritic, x: torch.Tensor):
-    head = perceptron(policy.actor, x)
+    head = through(policy.actor, x)
     if isinstance(policy.actions, Categorical):
         return TorchCategorical(logits=head)
     return Independent(Normal(head, policy.log_std.exp()), 1)
@@ -179,7 +178,7 @@ def test_normalised_observations_are_read_by_their_statistics() -> None:
     plain = policy.evaluate(r, ALL)["value"]
     policy.observe(seen)
     x = (r.field("observation").values.double() - seen.double().mean(0)) / seen.double().std(0, correction=0)
-    assert torch.allclose(policy.evaluate(r, ALL)["value"], perceptron(policy.critic, x)[..., 0], atol=1e-6)
+    assert torch.allclose(policy.evaluate(r, ALL)["value"], through(policy.critic, x)[..., 0], atol=1e-6)
     assert not torch.allclose(policy.evaluate(r, ALL)["value"], plain, atol=1e-3)
     assert torch.allclose(policy.evaluate(acted(policy), ALL)["log_prob"], acted(policy).log_prob, atol=1e-6)
 
@@ -194,7 +193,7 @@ def test_far_observations_are_clipped_alike_where_it_acts_and_where_it_learns() 
     done = policy.act(np.full((3, 3), 1e3, np.float32), np.full(3, 0.5))
     again = policy.evaluate(far.replace(action=torch.tensor(done.action)[:, None].expand(3, 5)), ALL)["log_prob"]
     assert torch.allclose(again[:, 0], torch.tensor(done.log_prob), atol=1e-5)
-    x = perceptron(policy.actor, torch.full((3,), 0.5)).log_softmax(-1)
+    x = through(policy.actor, torch.full((3,), 0.5)).log_softmax(-1)
     assert done.log_prob.tolist() == pytest.approx([x[i - 2].item() for i in done.action], abs=1e-5)
 
 
