@@ -10,6 +10,7 @@ Steps that the policy did not take, since an environment only reset itself in th
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -318,8 +319,16 @@ def _spec(name: str) -> Any:
 
     if name.startswith(("MiniGrid-", "BabyAI-")):
         import minigrid  # noqa: F401 - registers its ids
+    package, _, known = name.rpartition(":")
+    if package:
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError as e:
+            raise InputError(
+                f"environments: {name!r} should name a package before the colon that can be imported, got: {e}."
+            ) from e
     try:
-        return gymnasium.spec(name)
+        return gymnasium.spec(known)
     except gymnasium.error.Error as e:
         near = difflib.get_close_matches(name, gymnasium.registry, 3, 0.5)
         hint = f" Near it: {', '.join(near)}." if near else ""

@@ -384,3 +384,9 @@ def test_rollouts_are_stored_and_read(tmp_path) -> None:
 def _gaussian() -> ActorCritic:
     env = gym.make("Pendulum-v1")
     return ActorCritic.of(env.observation_space, env.action_space)
+
+
+def test_a_package_before_the_colon_is_imported_for_its_ids():
+    assert "BoatRace" in str(make_environment("guerdon.worlds.ids:BoatRace-v0"))
+    with pytest.raises(InputError, match="nowhere"):
+        make_environment("nowhere_at_all:BoatRace-v0")
