@@ -213,14 +213,12 @@ class Rollouts:
     def _sliced(self, rows: slice) -> Rollouts:
         """Neighbouring rows; not checked, since what is a part of what was."""
 
-        def cut(x: Any) -> Any:
-            if isinstance(x, Field):
-                return Field(x.level, x.values[rows])
-            return {k: cut(v) for k, v in x.items()} if isinstance(x, Mapping) else None if x is None else x[rows]
-
+        here = vars(self)
         some = object.__new__(Rollouts)
-        for name, x in vars(self).items():
-            object.__setattr__(some, name, x if name == "sampling" else cut(x))
+        cut = {k: x[rows] for k, x in here.items() if k in _PER_ROW or (k == "log_prob" and x is not None)}
+        cut |= {name: {k: v[rows] for k, v in here[name].items()} for name in ("levels", "groups")}
+        cut["fields"] = {k: Field(f.level, f.values[rows]) for k, f in self.fields.items()}
+        vars(some).update({**here, **cut})
         return some
 
     def steps(self, rows: Tensor, steps: Tensor) -> Rollouts:
@@ -231,21 +229,21 @@ class Rollouts:
         >>> s.action.tolist(), s.task
         ([[7], [6]], ['b', 'a'])
         """
-        pick = rows.tolist()
+        pick, at, (n, t) = rows.tolist(), rows * self.action.shape[1] + steps, self.action.shape[:2]
 
         def take(x: Tensor) -> Tensor:
-            return x[rows, steps][:, None]
+            return x.reshape(n * t, 1, *x.shape[2:]).index_select(0, at)
 
         of_steps = {k: f.values for k, f in self.fields.items() if f.level == "step" and isinstance(f.values, Tensor)}
         return Rollouts(
             action=take(self.action),
             mask=take(self.mask),
-            task=[self.task[i] for i in pick],
+            task=list(map(self.task.__getitem__, pick)),
             log_prob=None if self.log_prob is None else take(self.log_prob),
             terminated=take(self.terminated),
             truncated=take(self.truncated),
             group=self.group[rows],
-            source=[self.source[i] for i in pick],
+            source=list(map(self.source.__getitem__, pick)),
             weight=self.weight[rows],
             fields={k: Field("step", take(v)) for k, v in of_steps.items()},
             sampling=self.sampling,

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -69,18 +71,24 @@ def clipped_surrogate(
         if ratio == "mean":
             unit = unit / pool(mask.to(unit.dtype), level, "sum", mask).clamp(min=1)
         log_ratio, advantage = spread(unit, level, "copy", mask), torch.where(mask, advantage, 0)
-    low, high = (torch.as_tensor(clip, dtype=log_prob.dtype, device=log_prob.device) for clip in (clip_low, clip_high))
-
-    # The upper clip is taken before exp: a ratio that overflows where it would be clipped must not make its gradient 0 * inf.
+    # Clipped before exp: a ratio that overflows where it would be clipped must not make its gradient 0 * inf.
     up = advantage >= 0
-    rho = torch.where(up, torch.minimum(log_ratio, torch.log1p(high)), log_ratio).exp()
-    rho = torch.where(up, rho, torch.maximum(rho, 1 - low))
-    plain, change = log_ratio.detach().exp(), step_log_ratio.detach()
+    least, most = _log(1 - clip_low, log_ratio), _log(1 + clip_high, log_ratio)
+    bounded = log_ratio.clamp(torch.where(up, -math.inf, least), torch.where(up, most, math.inf))
+    plain, change = log_ratio.detach(), step_log_ratio.detach()
+    outside = plain != bounded.detach()
     metrics = means_parts(
         mask,
-        clip_low=((plain < 1 - low) & ~up).to(rho.dtype),
-        clip_high=((plain > 1 + high) & (advantage > 0)).to(rho.dtype),
-        ratio=plain,
+        clip_low=(outside & ~up).to(plain.dtype),
+        clip_high=(outside & (advantage > 0)).to(plain.dtype),
+        ratio=plain.exp(),
         approx_kl=change.expm1() - change,
     )
-    return Loss(0 - advantage * rho, "step", mask, metrics)
+    return Loss(-advantage * bounded.exp(), "step", mask, metrics)
+
+
+def _log(ratio: float | Tensor, like: Tensor) -> Tensor:
+    """log of a bound on a ratio; -inf, no bound, where it is 0 or less."""
+    if isinstance(ratio, Tensor):
+        return ratio.clamp(min=0).log().to(like)
+    return like.new_tensor(math.log(ratio) if ratio > 0 else -math.inf)

@@ -8,6 +8,7 @@ a function of its arguments. Log-probabilities are in nats; an action of several
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -72,6 +73,12 @@ class Categorical:
         log_prob = head.log_softmax(-1)
         return -(log_prob.exp() * log_prob).sum(-1)
 
+    def judged(self, head: np.ndarray, action: np.ndarray | None, log_std: np.ndarray) -> JudgedCategorical:
+        """``head`` [B, count] and ``action`` [B] by NumPy, with the gradient."""
+        shifted = head - head.max(-1, keepdims=True)
+        log_prob = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+        return JudgedCategorical(log_prob, None if action is None else (np.arange(len(head)), action - self.start))
+
 
 @dataclass(frozen=True)
 class Gaussian:
@@ -104,7 +111,7 @@ class Gaussian:
     ) -> tuple[np.ndarray, np.ndarray]:
         """(action [E, D], log_prob [E]): head + std noise; ``greedy``: the mode."""
         z = np.zeros_like(head) if greedy else noise.astype(head.dtype, copy=False)
-        log_prob = -0.5 * (z * z).sum(-1) - (log_std.sum() + 0.5 * self.width * LOG_2PI).astype(head.dtype)
+        log_prob = -0.5 * np.einsum("ed,ed->e", z, z) - head.dtype.type(np.add.reduce(log_std) + 0.5 * self.width * LOG_2PI)
         return head + np.exp(log_std) * z, log_prob
 
     def to_environment(self, action: np.ndarray) -> np.ndarray:
@@ -123,6 +130,77 @@ class Gaussian:
     def entropy(self, head: Tensor, log_std: Tensor) -> Tensor:
         """[...] sum_d log std_d + D/2 log(2 pi e), the same in every state."""
         return (log_std.sum() + 0.5 * self.width * (1 + LOG_2PI)).expand(head.shape[:-1])
+
+    def judged(self, head: np.ndarray, action: np.ndarray | None, log_std: np.ndarray) -> JudgedGaussian:
+        """``head`` and ``action`` [B, D] by NumPy, with the gradient."""
+        inverse = np.exp(-log_std)
+        return JudgedGaussian(None if action is None else (action - head) * inverse, inverse, float(log_std.sum()), len(head))
+
+
+@dataclass(frozen=True)
+class JudgedCategorical:
+    """Outputs of B distributions and their gradient. ``log_probs`` [B, count] of all actions; ``chosen`` (rows, actions) [B]."""
+
+    log_probs: np.ndarray
+    chosen: tuple[np.ndarray, np.ndarray] | None
+
+    def outputs(self, names: Collection[str]) -> dict[str, np.ndarray]:
+        """[B] each of log_prob and entropy, as far as they are among ``names``."""
+        found = {}
+        if "log_prob" in names:
+            found["log_prob"] = self.log_probs[self.chosen]
+        if "entropy" in names:
+            found["entropy"] = self._entropy
+        return found
+
+    def gradient(self, log_prob: np.ndarray | None, entropy: np.ndarray | None) -> tuple[np.ndarray, float]:
+        """d loss / d head [B, count] (and d log_std, none), given d loss / d log_prob and d loss / d entropy [B].
+
+        d log p_a / d head_j = [a = j] - p_j,  d H / d head_j = -p_j (log p_j + H)
+        """
+        p, found = np.exp(self.log_probs), np.zeros_like(self.log_probs)
+        if log_prob is not None:
+            found -= log_prob[:, None] * p
+            found[self.chosen] += log_prob
+        if entropy is not None:
+            found -= entropy[:, None] * p * (self.log_probs + self._entropy[:, None])
+        return found, 0.0
+
+    @cached_property
+    def _entropy(self) -> np.ndarray:
+        return -(np.exp(self.log_probs) * self.log_probs).sum(-1)
+
+
+@dataclass(frozen=True)
+class JudgedGaussian:
+    """Outputs of B distributions and their gradient. ``z`` [B, D] of the actions, (a - head) / std; ``inverse`` [D] 1 / std."""
+
+    z: np.ndarray | None
+    inverse: np.ndarray
+    log_std: float
+    count: int
+
+    def outputs(self, names: Collection[str]) -> dict[str, np.ndarray]:
+        """[B] each of log_prob and entropy, as far as they are among ``names``."""
+        found, half = {}, 0.5 * len(self.inverse)
+        if "log_prob" in names and self.z is not None:
+            found["log_prob"] = -0.5 * (self.z * self.z).sum(-1) - self.inverse.dtype.type(self.log_std + half * LOG_2PI)
+        if "entropy" in names:
+            found["entropy"] = np.full(self.count, self.log_std + half * (1 + LOG_2PI), self.inverse.dtype)
+        return found
+
+    def gradient(self, log_prob: np.ndarray | None, entropy: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """(d loss / d head [B, D], d loss / d log_std [D]), given d loss / d log_prob and d loss / d entropy [B].
+
+        d log_prob / d head_d = z_d / std_d,  d log_prob / d log_std_d = z_d^2 - 1,  d H / d log_std_d = 1
+        """
+        head, log_std = np.zeros((self.count, len(self.inverse)), self.inverse.dtype), np.zeros_like(self.inverse)
+        if log_prob is not None and self.z is not None:
+            head = log_prob[:, None] * (self.z * self.inverse)
+            log_std = log_prob @ (self.z * self.z - 1)
+        if entropy is not None:
+            log_std = log_std + entropy.sum()
+        return head, log_std
 
 
 Distribution = Categorical | Gaussian

@@ -8,23 +8,25 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from guerdon.errors import CheckpointError, InputError
 from guerdon.policies.acting import Acted
 from guerdon.policies.action_distribution import Categorical, Distribution, Gaussian, distribution_of
 from guerdon.policies.gradient_updater import GradientUpdater
 from guerdon.policies.normaliser import RunningMoments
+from guerdon.policies.perceptron import Layers, Layout, backward, forward, through
 from guerdon.protocols import Context
 from guerdon.rollouts import Field, Rollouts
 
 SCHEMA = 1
+ACTOR, CRITIC = 0, 1
 CONFIG, TENSORS = "config.json", "policy.safetensors"
 
 
@@ -57,9 +59,23 @@ class ActorCritic:
     ) -> None:
         self.size, self.actions, self.one_hot, self.hidden, self.clip = size, actions, one_hot, tuple(hidden), clip
         self.normaliser = RunningMoments((size,)) if normalise else None
-        self.actor = layers((size, *self.hidden, actions.width), 0.01, dtype, device)
-        self.critic = layers((size, *self.hidden, 1), 1.0, dtype, device)
-        self.log_std = nn.Parameter(torch.full((actions.width,), log_std, dtype=dtype, device=device))
+        self._scaling: tuple[int, np.ndarray, np.ndarray] | None = None
+        widths = (size, *self.hidden, actions.width), (size, *self.hidden, 1)
+        self.layout = Layout(widths, extra=actions.width if isinstance(actions, Gaussian) else 0)
+        self.flat = nn.Parameter(torch.full((self.layout.size,), log_std, dtype=dtype, device=device))
+        self._name_parts()
+        for layers, gain in ((self.actor, 0.01), (self.critic, 1.0)):
+            initialise(layers, gain)
+
+    def _name_parts(self) -> None:
+        """``actor``, ``critic`` and ``log_std`` as views of the flat parameter."""
+        (self.actor, self.critic), self.log_std = self.layout.parts(self.flat.detach())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a copy: its views are those of its own parameter."""
+        vars(self).update(state)
+        vars(self).pop("arrays", None)
+        self._name_parts()
 
     @classmethod
     def of(cls, observation_space: Any, action_space: Any, **settings: Any) -> ActorCritic:
@@ -83,10 +99,8 @@ class ActorCritic:
 
     def act(self, observation: np.ndarray, noise: np.ndarray, greedy: bool = False) -> Acted:
         x = self._features(np.asarray(observation))
-        log_std, *body, (weight, bias) = self._shared if self.log_std.device.type == "cpu" else self._arrays()
-        for w, b in body:
-            x = np.tanh(x @ w + b)
-        action, log_prob = self.actions.draw(x @ weight + bias, noise, log_std, greedy)
+        (actor, _), log_std = self.arrays if self.flat.device.type == "cpu" else self.layout.parts(_array(self.flat))
+        action, log_prob = self.actions.draw(forward(actor, x)[0], noise, log_std, greedy)
         return Acted(action, log_prob, self.actions.to_environment(action))
 
     def _features(self, observation: np.ndarray) -> np.ndarray:
@@ -98,24 +112,26 @@ class ActorCritic:
         if self.normaliser is None:
             return x
         mean, scale = self._moments()
-        return np.minimum(np.maximum((x - mean.astype(dtype)) * scale.astype(dtype), -self.clip), self.clip)
+        x = x - mean
+        x *= scale
+        return np.minimum(np.maximum(x, -self.clip, out=x), self.clip, out=x)
 
     def _moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """(mean, 1 / standard deviation) of observations in the networks' precision, kept until more have been seen."""
         assert self.normaliser is not None  # the callers looked
-        return self.normaliser.mean, 1 / np.sqrt(self.normaliser.variance + 1e-8)
-
-    def _arrays(self) -> list[Any]:
-        """log_std, and (weight transposed, bias) of each of the actor's layers."""
-        return [_array(self.log_std), *((_array(w).T, _array(b)) for w, b in self.actor)]
+        if self._scaling is None or self._scaling[0] != self.normaliser.count:
+            mean, scale = self.normaliser.mean, 1 / np.sqrt(self.normaliser.variance + 1e-8)
+            self._scaling = self.normaliser.count, mean.astype(self._dtype), scale.astype(self._dtype)
+        return self._scaling[1:]
 
     @cached_property
-    def _shared(self) -> list[Any]:
-        """The same once and for all: on a CPU arrays share the parameters' memory, and parameters change in place."""
-        return self._arrays()
+    def arrays(self) -> tuple[list[Layers], np.ndarray]:
+        """([actor, critic], log_std) as arrays: on a CPU they share the parameters' memory, which changes in place."""
+        return self.layout.parts(_array(self.flat))
 
     @cached_property
     def _dtype(self) -> np.dtype:
-        return _array(self.log_std).dtype
+        return _array(self.flat).dtype
 
     def observe(self, observation: Tensor) -> None:
         """Take ``observation`` [B, ...] into the running statistics, where there are any."""
@@ -149,25 +165,37 @@ class ActorCritic:
         if unknown:
             raise InputError(f"actor-critic: no output {', '.join(unknown)}; there are {', '.join(sorted(self.outputs))}.")
         out: dict[str, Tensor] = {}
-        x = self._read(rollouts, "observation") if want - {"next_value"} else torch.empty(0)
-        if want & {"log_prob", "entropy"}:
-            head = through(self.actor, x)
-            if "log_prob" in want:
-                out["log_prob"] = self.actions.log_prob(head, self._actions(rollouts), self.log_std)
-            if "entropy" in want:
-                out["entropy"] = self.actions.entropy(head, self.log_std)
-        if "value" in want:
-            out["value"] = through(self.critic, x)[..., 0]
+        names = tuple(sorted(want - {"next_value"}))
+        if names:
+            action = self._actions(rollouts) if "log_prob" in names else None
+            out = dict(zip(names, self._computed(self._read(rollouts, "observation"), action, names), strict=True))
         if "next_value" in want:
-            out["next_value"] = through(self.critic, self._read(rollouts, "next_observation"))[..., 0]
+            (out["next_value"],) = self._computed(self._read(rollouts, "next_observation"), None, ("value",))
         return out
+
+    def _computed(self, x: Tensor, action: Tensor | None, names: tuple[str, ...]) -> Sequence[Tensor]:
+        """[N, T] each of ``names`` for what the networks read: on a CPU as one node of the graph."""
+        if x.device.type == "cpu":
+            return _Outputs.apply(self.flat, x, action, self, names)
+        return self.by_torch(x, action, names)
+
+    def by_torch(self, x: Tensor, action: Tensor | None, names: tuple[str, ...]) -> list[Tensor]:
+        """The same by PyTorch's layers: what a GPU runs, and what the node's gradient is tested against."""
+        (actor, critic), log_std = self.layout.parts(self.flat)
+        head = through(actor, x)
+        out = {"entropy": self.actions.entropy(head, log_std), "value": through(critic, x)[..., 0]}
+        if action is not None:
+            out["log_prob"] = self.actions.log_prob(head, action, log_std)
+        return [out[name] for name in names]
 
     def _read(self, rollouts: Rollouts, name: str) -> Tensor:
         """[N, T, size] what the networks read; zeros where the policy took no step, since anything may stand there."""
-        weight = self.log_std
+        weight = self.flat
         mask, observation = rollouts.mask, rollouts.field(name).values.to(weight.device)
         if not mask.all():
             observation = torch.where(mask.reshape(*mask.shape, *[1] * (observation.dim() - 2)), observation, 0)
+        if weight.device.type == "cpu":
+            return torch.from_numpy(self._features(observation.flatten(0, 1).numpy())).view(*mask.shape, -1)
         if self.one_hot:
             return nn.functional.one_hot(observation, self.size).to(weight.dtype)
         x = observation.reshape(*mask.shape, -1).to(weight.dtype)
@@ -177,14 +205,18 @@ class ActorCritic:
         return ((x - mean) * scale).clamp(-self.clip, self.clip)
 
     def _actions(self, rollouts: Rollouts) -> Tensor:
-        mask, action = rollouts.mask, rollouts.action.to(self.log_std.device)
+        mask, action = rollouts.mask, rollouts.action.to(self.flat.device)
         if mask.all():
             return action
         start = self.actions.start if isinstance(self.actions, Categorical) else 0
         return torch.where(mask.reshape(*mask.shape, *[1] * (action.dim() - 2)), action, start)
 
     def parameters(self) -> dict[str, Tensor]:
-        """name -> trained parameter."""
+        """name -> trained parameter: one flat tensor, so that an optimiser has one to step."""
+        return {"flat": self.flat}
+
+    def named(self) -> dict[str, Tensor]:
+        """name -> tensor, all on the memory of the flat one."""
         named: dict[str, Tensor] = {"log_std": self.log_std} if isinstance(self.actions, Gaussian) else {}
         for name, network in {"actor": self.actor, "critic": self.critic}.items():
             for i, (weight, bias) in enumerate(network):
@@ -198,7 +230,7 @@ class ActorCritic:
     def state_dict(self) -> dict[str, Tensor]:
         """Flat name -> tensor: the parameters and, where observations are normalised, their statistics."""
         seen = {} if self.normaliser is None else self.normaliser.state_dict()
-        return {k: p.detach().clone() for k, p in self.parameters().items()} | {f"normaliser.{k}": v for k, v in seen.items()}
+        return {k: p.clone() for k, p in self.named().items()} | {f"normaliser.{k}": v for k, v in seen.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         mine = self.state_dict()
@@ -209,9 +241,10 @@ class ActorCritic:
                 f"differs is `{wrong[0]}`. Usual cause: another environment, other `hidden` widths, or `normalise` changed."
             )
         with torch.no_grad():
-            for k, p in self.parameters().items():
+            for k, p in self.named().items():
                 p.copy_(state[k])
         if self.normaliser is not None:
+            self._scaling = None
             self.normaliser.load_state_dict({k: state[f"normaliser.{k}"] for k in ("count", "mean", "squares")})
 
     # ---- files
@@ -231,7 +264,7 @@ class ActorCritic:
             "hidden": list(self.hidden),
             "normalise": self.normaliser is not None,
             "clip": self.clip,
-            "dtype": str(self.log_std.dtype).removeprefix("torch."),
+            "dtype": str(self.flat.dtype).removeprefix("torch."),
         }
         (directory / CONFIG).write_text(json.dumps(config, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -252,27 +285,52 @@ class ActorCritic:
         return made
 
 
-Layers = list[tuple[nn.Parameter, nn.Parameter]]
-"""(weight [out, in], bias [out]) of each layer."""
+class _Outputs(torch.autograd.Function):
+    """Outputs of an ActorCritic by NumPy, with the gradient of its parameters written out; it has none itself."""
+
+    @staticmethod
+    def forward(ctx: Any, flat: Tensor, x: Tensor, action: Tensor | None, policy: ActorCritic, names: tuple[str, ...]) -> Any:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(flat)  # so that a change of the parameters before the backward pass is an error
+        ctx.policy, ctx.names = policy, names
+        (actor, critic), log_std = policy.arrays
+        shape, array, found = x.shape[:-1], x.reshape(-1, x.shape[-1]).numpy(), dict[str, np.ndarray]()
+        if "value" in names:
+            value, ctx.critic_seen = forward(critic, array)
+            found["value"] = value[:, 0]
+        if len(names) > len(found):
+            head, ctx.actor_seen = forward(actor, array)
+            chosen = None if action is None else action.reshape(len(head), *action.shape[len(shape) :]).numpy()
+            ctx.judged = policy.actions.judged(head, chosen, log_std)
+            found |= ctx.judged.outputs(names)
+        return tuple(torch.from_numpy(found[name]).view(shape) for name in names)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        (flat,) = ctx.saved_tensors
+        given = {k: g.reshape(-1).numpy() for k, g in zip(ctx.names, gradients, strict=True) if g is not None}
+        found, policy = torch.zeros_like(flat), ctx.policy
+        (actor, critic), _ = policy.arrays
+        (into_actor, into_critic), into_log_std = policy.layout.parts(found.numpy())
+        if "value" in given:
+            backward(critic, ctx.critic_seen, given["value"][:, None], into_critic)
+        if given.keys() & {"log_prob", "entropy"}:
+            head, log_std = ctx.judged.gradient(given.get("log_prob"), given.get("entropy"))
+            backward(actor, ctx.actor_seen, head, into_actor)
+            into_log_std[:] = log_std
+        return found, None, None, None, None
 
 
-def layers(widths: Sequence[int], gain: float, dtype: torch.dtype, device: torch.device | str) -> Layers:
-    """Linear layers from each width to the next: orthogonal weights, of gain sqrt(2) and ``gain`` in the last, and zero biases.
+def initialise(layers: Layers, gain: float) -> None:
+    """Orthogonal weights, of gain sqrt(2) and ``gain`` in the last layer, and zero biases.
 
     Engstrom et al. 2020, arXiv:2005.12729, on what such details do for PPO.
     """
-    made: Layers = []
-    for i, (inputs, out) in enumerate(pairwise(widths)):
-        weight = nn.init.orthogonal_(torch.empty(out, inputs), gain if i == len(widths) - 2 else math.sqrt(2))
-        made.append((nn.Parameter(weight.to(device, dtype)), nn.Parameter(torch.zeros(out, dtype=dtype, device=device))))
-    return made
-
-
-def through(network: Layers, x: Tensor) -> Tensor:
-    """[..., out] of ``x`` [..., in], with tanh between the layers."""
-    for weight, bias in network[:-1]:
-        x = torch.tanh(nn.functional.linear(x, weight, bias))
-    return nn.functional.linear(x, *network[-1])
+    for i, (weight, bias) in enumerate(layers):
+        drawn = nn.init.orthogonal_(torch.empty(weight.shape), gain if i == len(layers) - 1 else math.sqrt(2))
+        weight.copy_(drawn)
+        bias.zero_()
 
 
 def _array(x: Tensor) -> np.ndarray:

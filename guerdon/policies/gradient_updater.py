@@ -66,7 +66,8 @@ class GradientUpdater:
                 "Usual cause: a NaN advantage that was not masked, or the exponential of a large log-ratio."
             )
         self.optimiser.step()
-        self.optimiser.zero_grad()
+        for p in self.parameters.values():  # as zero_grad does, without its hooks
+            p.grad = None
         return {"grad_norm": norm}
 
     def take_gradient(self) -> Tensor:

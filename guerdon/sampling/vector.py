@@ -119,8 +119,8 @@ class Singles:
             if error is not None:
                 now.failed.append((waiting.pop(), told(error)))
         self._refuse_not_finite()
-        ended = np.flatnonzero(now.terminated | now.truncated).tolist()
-        now.observation[now.taken] = now.next_observation[now.taken]
+        ended = (now.terminated | now.truncated).nonzero()[0].tolist()
+        np.copyto(now.observation, now.next_observation, where=self._like_observation(now.taken))
         broken = [i for i, _ in now.failed]
         if self.once:
             self.live = [i for i in self.live if i not in ended and i not in broken]
@@ -131,30 +131,34 @@ class Singles:
             self._begin(i, seeded=i in broken)
         return now
 
+    def _like_observation(self, flags: np.ndarray) -> np.ndarray:
+        """[E] as [E, 1, ...]."""
+        return flags.reshape(-1, *[1] * len(self.shape))
+
     def _each(self, waiting: list[int], given: Any) -> None:
         """Step the environments that are ``waiting``, the last first, each leaving when it is done; one that fails raises."""
-        now = self.now
+        now, envs, shape = self.now, self.envs, self.shape
+        led_to, paid, over, cut, taken = now.next_observation, now.reward, now.terminated, now.truncated, now.taken
         while waiting:
             i = waiting[-1]
-            env = self.envs[i]
+            env = envs[i]
             if env is None:
                 raise RuntimeError(f"no episode could be begun: {self.why[i]}")
             observation, reward, terminated, truncated, info = env.step(given[i])
-            if _shape(observation) != self.shape:
-                raise ValueError(f"an observation of shape {list(_shape(observation))}, expected {list(self.shape)}")
+            if _shape(observation) != shape:
+                raise ValueError(f"an observation of shape {list(_shape(observation))}, expected {list(shape)}")
             if not isinstance(reward, float) and np.shape(reward) != ():
                 raise ValueError(f"a reward of shape {list(np.shape(reward))}, expected one number")
             if not math.isfinite(reward):
                 raise ValueError(f"a reward of {reward}, expected a finite number")
-            now.next_observation[i], now.reward[i] = observation, reward
-            now.terminated[i], now.truncated[i], now.taken[i] = terminated, truncated, True
+            led_to[i], paid[i], over[i], cut[i], taken[i] = observation, reward, terminated, truncated, True
             for name, numbers in now.info.items():
                 numbers[i] = info.get(name, np.nan)
             waiting.pop()
 
     def _refuse_not_finite(self) -> None:
         now = self.now
-        if math.isfinite(now.next_observation[now.taken].sum(dtype=np.float64)):
+        if math.isfinite(np.add.reduce(now.next_observation, axis=None, dtype=np.float64)):
             return
         for i in np.flatnonzero(now.taken):
             if not np.isfinite(now.next_observation[i]).all():

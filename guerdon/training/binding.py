@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any
 
 import torch
@@ -109,19 +109,22 @@ class Ingredients(dict[str, Any]):
         some.levels = self.levels
         return some
 
-    def at(self, rows: Tensor | slice, comparisons: Comparisons | None) -> Ingredients:
-        """Those of some rows, with ``comparisons`` that count these."""
+    def at(self, rows: Tensor | slice, comparisons: Comparisons | None, names: Set[str] | None = None) -> Ingredients:
+        """Those of some rows, of ``names`` as far as they are here, with ``comparisons`` that count these rows."""
         some = Ingredients.__new__(Ingredients)
-        some.update({k: v[rows] for k, v in self.items() if k not in ("first", "second", "target")})
+        some.update(
+            {k: self[k][rows] for k in (self if names is None else names & self.keys()) if k not in ("first", "second", "target")}
+        )
         if comparisons is not None:
             some.update(_pairs(comparisons, self["mask"].device))
         some.levels = {k: v[rows] for k, v in self.levels.items()}
         return some
 
-    def steps(self, rows: Tensor, steps: Tensor) -> Ingredients:
-        """Those of some steps, each as a row of its own."""
+    def steps(self, rows: Tensor, steps: Tensor, names: Set[str]) -> Ingredients:
+        """Those of ``names``, as far as they are here, of some steps, each as a row of its own."""
         some, shape = Ingredients.__new__(Ingredients), self["mask"].shape
-        some.update({k: v[rows, steps][:, None] if v.shape[:2] == shape else v[rows] for k, v in self.items()})
+        for k in names & self.keys():
+            some[k] = self[k][rows, steps][:, None] if self[k].shape[:2] == shape else self[k][rows]
         one = torch.zeros(len(rows), 1, dtype=torch.long, device=rows.device)
         some.levels = {"step": one, "turn": one, "episode": one}
         some["episode"] = one

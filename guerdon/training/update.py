@@ -87,7 +87,7 @@ class Update:
             at = self.dealt(torch.arange(len(taken[0])), i).to(taken[0].device)
             rows, steps = taken[0][at], taken[1][at]
             flat = replace(self, batch=Batch(self.batch.rollouts.steps(rows, steps)), in_order=True)
-            flat.ingredients = self.ingredients.steps(rows, steps)
+            flat.ingredients = self.ingredients.steps(rows, steps, self.needed)
             flat.row_weight = self.row_weight[rows]
             counted = [replace(t, mask=t.mask[rows, steps][:, None]) for t in terms]
             for units in flat.units().tensor_split(self.stage.updates):
@@ -183,7 +183,7 @@ class Update:
         """Hand the gradient of the losses with respect to the policy's outputs to the updater; each term's loss."""
         rows = self.rows_of(units)
         rollouts = self.batch.rollouts.rows(rows)
-        here = self.ingredients.at(rows, _renumbered(self.batch.comparisons, units, rows))
+        here = self.ingredients.at(rows, _renumbered(self.batch.comparisons, units, rows), self.needed)
         outputs = self.policy.evaluate(rollouts, self.wanted)
         leaves = {k: v.detach().requires_grad_(v.requires_grad) for k, v in outputs.items()}
         losses, weighted = [0.0] * len(terms), []
@@ -203,10 +203,15 @@ class Update:
         return self.batch.comparisons is None and bool((self.row_weight == 1).all())
 
     @cached_property
+    def needed(self) -> frozenset[str]:
+        """What the losses read."""
+        return needs_of_all(t.objective for t in self.stage.terms) | {"mask"}
+
+    @cached_property
     def wanted(self) -> frozenset[str]:
         """What the losses need of the policy as it is now; the reference's part is already there."""
-        names = needs_of_all(t.objective for t in self.stage.terms) & self.policy.outputs
-        return frozenset(n for n in names if not (n.startswith(REFERENCE) and n in self.ingredients))
+        there = {n for n in self.ingredients if n.startswith(REFERENCE)}
+        return (self.needed & self.policy.outputs) - there
 
     def loss(
         self, t: CountedTerm, units: Tensor, rows: Tensor | slice, new: Tensor, here: Ingredients, leaves: dict[str, Tensor]
@@ -222,7 +227,7 @@ class Update:
         return replace(loss, value=loss.value * self.weight(loss.unit, units, rows), mask=counted)
 
     def descend(self, total: Tensor, outputs: dict[str, Tensor], leaves: dict[str, Tensor]) -> None:
-        if not torch.isfinite(total):
+        if not math.isfinite(total.item()):
             raise GuerdonError(
                 f"stage `{self.stage.name}`, step {self.step}: expected a finite loss, got {total.item()}. "
                 "Usual cause: a learning rate too high, or a log-probability of -inf."

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -57,6 +60,44 @@ def torch_distribution(policy: ActorCritic, x: torch.Tensor):
 
 
 @BOTH
+@pytest.mark.parametrize("hidden", [(), (6,), (8, 5)])
+def test_outputs_and_their_gradient_are_those_of_pytorchs_layers(make, hidden) -> None:
+    policy = make(dtype=torch.float64)
+    policy = ActorCritic(3, policy.actions, hidden=hidden, log_std=-0.3, dtype=torch.float64)
+    with torch.no_grad():
+        policy.flat.add_(torch.randn(len(policy.flat), generator=torch.Generator().manual_seed(1)))
+    r, names = acted(policy), ("entropy", "log_prob", "value")
+    x = r.field("observation").values.double()
+    found, expected = policy.evaluate(r, frozenset(names)), policy.by_torch(x, r.action, names)
+    weights = [torch.randn(3, 5, generator=torch.Generator().manual_seed(i), dtype=torch.float64) for i in range(3)]
+    for some in ([0], [1], [2], [0, 1, 2]):  # each output alone too: what isn't used has no gradient
+        losses = [sum((out[i] * weights[i]).sum() for i in some) for out in ([found[n] for n in names], expected)]
+        a, b = (torch.autograd.grad(loss, policy.flat, retain_graph=True)[0] for loss in losses)
+        assert torch.allclose(losses[0], losses[1], rtol=1e-12) and torch.allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_a_copy_is_apart_and_whole() -> None:
+    policy = discrete()
+    policy.act(np.zeros((1, 3), np.float32), np.full(1, 0.5))  # arrays are there already
+    other, kept = copy.deepcopy(policy), pickle.loads(pickle.dumps(policy))
+    with torch.no_grad():
+        other.flat.copy_(torch.arange(len(other.flat)) / len(other.flat))
+    head, unchanged = (p.by_torch(torch.ones(1, 1, 3), torch.full((1, 1), 2), ("log_prob",))[0] for p in (other, policy))
+    assert other.act(np.ones((1, 3), np.float32), np.full(1, 0.0)).log_prob == pytest.approx(head.item(), abs=1e-6)
+    assert policy.act(np.ones((1, 3), np.float32), np.full(1, 0.0)).log_prob == pytest.approx(unchanged.item(), abs=1e-6)
+    assert torch.equal(other.actor[0][0].flatten(), other.flat[: 8 * 3].detach()) and torch.equal(kept.flat, policy.flat)
+
+
+def test_parameters_that_change_between_an_output_and_its_gradient_are_an_error() -> None:
+    policy = discrete()
+    out = policy.evaluate(acted(policy), frozenset({"value"}))["value"].sum()
+    with torch.no_grad():
+        policy.flat.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.backward()
+
+
+@BOTH
 def test_outputs_are_those_of_the_distribution(make) -> None:
     policy = make(dtype=torch.float64)
     r = acted(policy)
@@ -66,7 +107,7 @@ def test_outputs_are_those_of_the_distribution(make) -> None:
     assert torch.allclose(out["log_prob"], of.log_prob(action), atol=1e-12)
     assert torch.allclose(out["entropy"], of.entropy().expand(3, 5), atol=1e-12)
     assert torch.allclose(out["log_prob"], r.log_prob, atol=1e-6)
-    assert torch.equal(out["value"][:, 1:], out["next_value"][:, :-1])
+    assert torch.allclose(out["value"][:, 1:], out["next_value"][:, :-1], atol=1e-12)
     assert {k: (v.dtype, tuple(v.shape)) for k, v in out.items()} == dict.fromkeys(ALL, (torch.float64, (3, 5)))
 
 
