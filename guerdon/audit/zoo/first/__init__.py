@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first half of the zoo: modules named after their domain, text, control or image."""
