@@ -17,7 +17,7 @@ GROUND = ("errors", "levels", "rollouts", "scores", "comparisons", "protocols", 
 FLOORS = (
     GROUND,
     ("credit", "objectives"),  # pure functions: they may import the ground floor only, as any floor may
-    ("rewards", "policies"),
+    ("rewards", "policies", "judges"),
     ("sampling", "tasks", "worlds"),
     ("training", "learners"),
     ("report", "audit"),

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("run", "train", "score", "show", "report", "systems")
+COMMANDS = ("run", "train", "score", "show", "audit", "evaluate", "serve", "report", "systems")
 
 EXTRAS = {"transformers": "language", "tokenizers": "language", "peft": "language", "safetensors": "language"}
 EXTRAS |= {"gymnasium": "control", "mujoco": "control", "minigrid": "control"}
@@ -18,13 +18,14 @@ EXTRAS |= {"pyarrow": "data", "reasoning_gym": "tasks", "rich": "report", "jinja
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 2 a mistake in what was asked (one message, nothing written over), 130 interrupted."""
+    """Exit code: 0 done, 1 an audit found something, 2 a mistake in what was asked (one message, nothing written over), 130
+    interrupted."""
     options = _options(argv)
     from guerdon.errors import GuerdonError
 
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
-        options.execute(options)
+        code = options.execute(options)
     except GuerdonError as e:
         print("\n".join([f"guerdon: {e}", *getattr(e, "__notes__", [])]), file=sys.stderr)
         return 2
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         goes_on = "; the same command goes on from the newest checkpoint" if hasattr(options, "settings") else ""
         print(f"guerdon: interrupted{goes_on}", file=sys.stderr)
         return 130
-    return 0
+    return code or 0
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:

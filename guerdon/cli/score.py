@@ -43,6 +43,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace) -> None:
+    from guerdon.judges.tally import tallies
     from guerdon.rewards.parse import parse
 
     reward = parse(options.reward).with_budget(options.budget)
@@ -64,6 +65,8 @@ def execute(options: argparse.Namespace) -> None:
         return
     scores = reward.score(rollouts)
     print_table(scores, f"{len(rollouts):,} completions scored in {time.perf_counter() - start:.1f} s")
+    for name, tally in tallies(reward).items():
+        print(f"{name}: {tally}")
     if options.out is not None and options.out.suffix == ".parquet":
         scores.save(options.out)
     elif options.out is not None:

@@ -9,6 +9,8 @@
     length    characters, words or tokens                       episode  0 ..
     length_penalty  penalty near and above a length limit             episode  -1 .. 0
     steps     a check for each segment of the completion        segment  as the check
+    judge     a language model's score by a rubric, over HTTP            episode  0 .. 1
+    judge_wins      how often it beats its group, by a language model   episode  0 .. 1
     kl        estimate of the divergence from the reference     step     any
     environment     what the environment itself gave                  step     any
     field     any number that the rollouts carry                any      any
@@ -33,6 +35,8 @@ import torch
 from torch import Tensor
 
 from guerdon.errors import ExpressionError, InputError
+from guerdon.judges.absolute import judge
+from guerdon.judges.pairwise import judge_wins
 from guerdon.rewards import checks
 from guerdon.rewards.fields import environment, field
 from guerdon.rewards.function import DERIVED, FunctionReward, checked_budget, reward
@@ -47,6 +51,8 @@ __all__ = [
     "exact",
     "field",
     "format",
+    "judge",
+    "judge_wins",
     "kl",
     "length",
     "length_penalty",

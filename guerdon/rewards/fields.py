@@ -51,6 +51,8 @@ class FieldReward(Reward):
         if not isinstance(values, torch.Tensor):
             rows = [[float(x) for x in row] + [torch.nan] * (k - len(row)) for row in values]
             values = torch.tensor(rows, dtype=torch.float64)
+        if self.level == "step":
+            values = values[:, :k]  # some rows of a whole may be shorter than the longest of it
         if tuple(values.shape) != (len(rollouts), k) or values.is_complex():
             raise InputError(
                 f"{self.written}: expected one number for each {self.level}, `{self.field}` has the shape {list(values.shape)}. "
