@@ -17,10 +17,11 @@ GROUND = ("errors", "levels", "rollouts", "scores", "comparisons", "protocols", 
 FLOORS = (
     GROUND,
     ("credit", "objectives"),  # pure functions: they may import the ground floor only, as any floor may
-    ("rewards", "policies", "judges"),
+    ("sandbox",),  # imports nothing above the ground
+    ("rewards", "policies", "judges", "serving"),
     ("sampling", "tasks", "worlds"),
     ("training", "learners"),
-    ("report", "audit"),
+    ("report", "audit", "integrations"),
     ("systems", "recipes"),
     ("cli", "__main__"),
 )
@@ -42,6 +43,10 @@ HEAVY = (
     "plotly",
     "sympy",
     "reasoning_gym",
+    "starlette",
+    "uvicorn",
+    "httpx2",
+    "pydantic",
 )
 
 

@@ -40,7 +40,7 @@ def contracts(make: Make, rollouts: Rollouts, show: Show, in_process: Make | Non
 
     ``show(row)`` tells a row's output. ``in_process``: the reward without a time budget, for what can only be seen from inside.
     """
-    _, error = caught(lambda: make().score(rollouts))
+    _, error = caught(lambda: make().score(fresh(rollouts)))
     if error is not None:
         says = f"scoring {len(rollouts)} rows raised {type(error).__name__}: {error}"
         return [
@@ -49,8 +49,8 @@ def contracts(make: Make, rollouts: Rollouts, show: Show, in_process: Make | Non
             )
         ]
     checks = (deterministic, finite, bounded, one_by_one, permuted, unchanged, picklable, in_time)
-    found = [check(make, rollouts, show) for check in checks]
-    return [*found, loud(make if in_process is None else in_process, rollouts, show, hangs=bool(found[-1].findings))]
+    found = [check(make, fresh(rollouts), show) for check in checks]
+    return [*found, loud(make if in_process is None else in_process, fresh(rollouts), show, hangs=bool(found[-1].findings))]
 
 
 def deterministic(make: Make, rollouts: Rollouts, show: Show) -> Check:
@@ -105,7 +105,7 @@ def permuted(make: Make, rollouts: Rollouts, show: Show) -> Check:
 
 def unchanged(make: Make, rollouts: Rollouts, show: Show) -> Check:
     """Nothing that a reward is given is written to."""
-    given = rollouts.replace(fields={k: Field(f.level, copy.deepcopy(f.values)) for k, f in rollouts.fields.items()})
+    given = fresh(rollouts)
     make().score(given)
     written = [k for k, f in rollouts.fields.items() if not _equal(f.values, given.fields[k].values)]
     found = [Finding("mutates what it is given", f"scoring changed the field `{k}`") for k in written]
@@ -204,6 +204,11 @@ for _name in METHODS.split():
 
 def values(reward: Reward, rollouts: Rollouts) -> Tensor:
     return total_of(reward, rollouts)
+
+
+def fresh(rollouts: Rollouts) -> Rollouts:
+    """The same with fields of its own, since a reward may write to what it is given."""
+    return rollouts.replace(fields={k: Field(f.level, copy.deepcopy(f.values)) for k, f in rollouts.fields.items()})
 
 
 def without_padding(rollouts: Rollouts) -> Rollouts:

@@ -13,6 +13,7 @@ COMMANDS = ("run", "train", "score", "show", "audit", "evaluate", "serve", "repo
 
 EXTRAS = {"transformers": "language", "tokenizers": "language", "peft": "language", "safetensors": "language"}
 EXTRAS |= {"gymnasium": "control", "mujoco": "control", "minigrid": "control"}
+EXTRAS |= {"starlette": "serve", "uvicorn": "serve", "pydantic": "serve", "httpx2": "serve"}
 EXTRAS |= {"pyarrow": "data", "reasoning_gym": "tasks", "rich": "report", "jinja2": "report"}
 """What an optional package is installed with."""
 

@@ -28,12 +28,13 @@ Writing a leaf: a dataclass with one method, ``compute``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
 from guerdon.errors import ExpressionError
 from guerdon.levels import INVERSE, is_finer
+from guerdon.rewards import pickling
 from guerdon.rewards.schedule import Linear
 from guerdon.rollouts import Rollouts
 from guerdon.scores import Bounds, Component, Scores
@@ -160,6 +161,14 @@ class Reward:
 
     def __hash__(self) -> int:
         return hash(self.key)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Its fields; what is derived from them is derived again, and a decorated function is found by its name."""
+        own = [f.name for f in fields(self)] + ["__doc__"] * ("__doc__" in vars(self))
+        return {name: pickling.stored(getattr(self, name)) for name in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update({k: pickling.restored(v) for k, v in state.items()})
 
     # ---- using it
 

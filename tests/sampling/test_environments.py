@@ -71,6 +71,13 @@ def test_every_mode_gives_the_same_true_steps(mode: str, ends: str) -> None:
     assert episode[0][rollouts.mask[0]].tolist() == [i // LONG[0] for i in range(int(rollouts.mask[0].sum()))]
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_numbers_of_the_info_are_those_of_the_step_at_the_end_of_an_episode_too(mode: str) -> None:
+    rollouts = Environments(made(mode), 2, 12, info=("twice",)).batch(0, Coin(), 0).rollouts
+    for row in range(2):
+        assert taken(rollouts, row, "twice") == [2 * x for x in taken(rollouts, row, "environment_reward")]
+
+
 def test_reset_steps_of_next_step_mode_are_not_taken() -> None:
     rollouts = Environments(made("NEXT_STEP"), 2, 6).batch(0, Coin(), 0).rollouts
     assert rollouts.mask.tolist() == [[True, True, False, True, True, False], [True, True, True, False, True, True]]
