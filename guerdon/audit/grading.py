@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from guerdon.audit.auditing import Audit, audit
 from guerdon.audit.findings import Finding
@@ -76,3 +77,19 @@ def rates(found: list[Graded]) -> dict[str, Estimate]:
     """hits, of the bad ones, and alarms, of the good ones: shares with their 95 % intervals."""
     some = {"hits": [g for g in found if not g.specimen.good], "alarms": [g for g in found if g.specimen.good]}
     return {name: wilson(sum(g.counted is not None for g in gs), len(gs)) for name, gs in some.items()}
+
+
+def report(half: str, found: list[Graded]) -> dict[str, Any]:
+    """Everything as JSON."""
+    rows = [
+        {
+            "domain": g.domain,
+            "name": g.specimen.name,
+            "defect": g.specimen.defect,
+            "right": g.right,
+            "counted": g.counted.names if g.counted else "",
+            "seconds": round(g.audit.seconds, 2),
+        }
+        for g in found
+    ]
+    return {"half": half, "rates": {k: e.as_dict() for k, e in rates(found).items()}, "specimens": rows}

@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from guerdon.errors import InputError
 
@@ -137,7 +137,7 @@ def show(found: Audit) -> None:
             console.print(f"{c.name}: {len(c.findings) - SHOWN} more; --out FILE.json has them all", style="dim")
     n, not_run = len(found.findings), sum(c.outcome == "not run" for c in found.checks)
     said = "nothing found" if not n else f"{n} finding{'s' * (n != 1)}"
-    more = f", {not_run} checks not run" if not_run else ""
+    more = f", {not_run} check{'s' * (not_run != 1)} not run" if not_run else ""
     console.print(f"\n{said}{more}; {found.seconds:.1f} s", style="bold red" if n else "bold green", highlight=False)
 
 
@@ -147,7 +147,7 @@ SHOWN = 3
 
 def zoo(options: argparse.Namespace) -> int:
     """The auditor on a half of the zoo: a line per specimen, then the rates with intervals."""
-    from guerdon.audit.grading import graded, rates
+    from guerdon.audit.grading import graded, rates, report
     from guerdon.audit.zoo import HALVES
 
     if options.what[1:] not in ([h] for h in HALVES):
@@ -164,25 +164,11 @@ def zoo(options: argparse.Namespace) -> int:
     for name, e in shares.items():
         console.print(f"{name}: {round(e.value * e.n)} of {e.n}, {e.value:.1%} (95 % interval {e.low:.1%} to {e.high:.1%})")
     for out in options.out or []:
-        told = {"half": options.what[1], "rates": {k: e.as_dict() for k, e in shares.items()}}
-        rows = [
-            {
-                "domain": g.domain,
-                "name": g.specimen.name,
-                "good": g.specimen.good,
-                "defect": g.specimen.defect,
-                "right": g.right,
-                "counted": g.counted.names if g.counted else "",
-                "shown": g.counted.shown if g.counted else "",
-                "seconds": round(g.audit.seconds, 2),
-            }
-            for g in found
-        ]
-        out.write_text(json.dumps({**told, "specimens": rows}, indent=1) + "\n", encoding="utf-8")
+        out.write_text(json.dumps(report(options.what[1], found), indent=1) + "\n", encoding="utf-8")
     return 0
 
 
-def _console():  # type: ignore[no-untyped-def]  # rich is imported where it is used
+def _console() -> Any:
     from rich.console import Console
 
     console = Console()

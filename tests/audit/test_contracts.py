@@ -94,7 +94,9 @@ def refuses(completion: str, answer: str) -> float | None:
     return float(completion.strip() == answer.strip()) if completion else None
 
 
-@pytest.mark.parametrize("good", [right, refuses, centred_and_said_so, checkers.numeric(), right.normalise("group"), 2 * right - checkers.length()])
+@pytest.mark.parametrize(
+    "good", [right, refuses, centred_and_said_so, checkers.numeric(), right.normalise("group"), 2 * right - checkers.length()]
+)
 def test_sound_rewards_keep_every_contract(good: Reward) -> None:
     assert broken(good) == set()
 
@@ -128,7 +130,18 @@ def test_what_runs_in_the_pool_is_looked_at_from_inside() -> None:
 
 
 def test_poison_raises_whatever_is_done_with_it_and_remembers() -> None:
-    for use in (str, len, list, bool, float, lambda x: x + 1, lambda x: x == 1, lambda x: x.strip(), lambda x: {x: 1}, lambda x: x["a"]):
+    for use in (
+        str,
+        len,
+        list,
+        bool,
+        float,
+        lambda x: x + 1,
+        lambda x: x == 1,
+        lambda x: x.strip(),
+        lambda x: {x: 1},
+        lambda x: x["a"],
+    ):
         p = Poison("answer")
         assert not p.touched
         with pytest.raises(PoisonTouched, match="answer"):
