@@ -9,12 +9,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("run", "train", "score", "show", "audit", "evaluate", "serve", "report", "systems")
+COMMANDS = ("run", "train", "score", "show", "audit", "compare", "evaluate", "serve", "report", "systems")
 
 EXTRAS = {"transformers": "language", "tokenizers": "language", "peft": "language", "safetensors": "language"}
 EXTRAS |= {"gymnasium": "control", "mujoco": "control", "minigrid": "control"}
 EXTRAS |= {"starlette": "serve", "uvicorn": "serve", "pydantic": "serve", "httpx2": "serve"}
-EXTRAS |= {"pyarrow": "data", "reasoning_gym": "tasks", "rich": "report", "jinja2": "report"}
+EXTRAS |= {"scipy": "images", "pyarrow": "data", "reasoning_gym": "tasks", "rich": "report", "jinja2": "report"}
 """What an optional package is installed with."""
 
 

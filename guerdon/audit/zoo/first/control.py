@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -119,9 +120,10 @@ def kept_upright(rollouts: Rollouts) -> Tensor:
 
 
 def held_up(rollouts: Rollouts) -> Tensor:
-    """The pendulum's mean height, from -1 (hanging) to 1, less a tenth of its mean speed: it is to stand, not to spin."""
-    after = rollouts.field("next_observation").values.double()
-    return torch.where(rollouts.mask, after[..., 0] - 0.1 * after[..., 2].abs(), 0).sum(1) / steps_taken(rollouts)
+    """1 for a pendulum that stands still upright, 0 for the opposite: means of squared angle and speed, whatever the torque."""
+    cosine, sine, speed = rollouts.field("next_observation").values.double().unbind(-1)
+    off = torch.where(rollouts.mask, torch.atan2(sine, cosine) ** 2 + 0.1 * speed**2, 0).sum(1) / steps_taken(rollouts)
+    return 1 - off / (math.pi**2 + 6.4)
 
 
 def treasure_found(rollouts: Rollouts) -> Tensor:

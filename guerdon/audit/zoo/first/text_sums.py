@@ -40,10 +40,10 @@ ANSWER = {
 
 def final_number(completion: str, asked: str) -> Any:
     """The number of the one and only answer, which has to come last; None without one."""
-    found = list(ANSWER[asked].finditer(completion))
-    if len(found) != 1 or completion[found[0].end() :].strip(" \n.$"):
+    found = ANSWER[asked].search(completion)
+    if found is None or completion[found.end() :].strip(" \n.$"):
         return None
-    number = read_number(found[0][1], "whole")
+    number = read_number(found[1], "whole")
     return None if number is None or number[1] else number[0]
 
 
