@@ -16,8 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GROUND = ("errors", "levels", "rollouts", "scores", "comparisons", "protocols", "storage", "columns", "concatenation")
 FLOORS = (
     GROUND,
-    ("credit", "objectives"),  # pure functions: they may import the ground floor only, as any floor may
-    ("sandbox",),  # imports nothing above the ground
+    ("credit", "objectives", "sandbox"),  # pure functions, and the sandbox: they import the ground floor only, as any floor may
     ("rewards", "policies", "judges", "serving"),
     ("sampling", "tasks", "worlds"),
     ("training", "learners"),

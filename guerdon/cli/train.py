@@ -8,6 +8,9 @@ Each JSONL line has a `prompt` (text, or messages with role and content) and wha
 Further settings are key=value, e.g. steps=200 lr=1e-5 lora=16; `guerdon show train` lists them. The same command goes on with a
 run that was interrupted. OUT/policy is what Transformers (with lora: PEFT) loads.
 
+--watch looks at what the reward doesn't read (length, repetition, entropy ...) and says when it goes wrong; gold='EXPR' names
+what is really meant, watched and never trained on; watch_stop=gold ends the run when the reward rises and the gold falls.
+
   guerdon train --env CartPole-v1 --reward 'environment + 0.1*path.py:my_bonus' --out runs/pole
 
 steps a Gymnasium environment instead, and the reward is one of its steps: `environment` is what the environment itself gives,
@@ -31,6 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reward", required=True, metavar="EXPR", help="reward expression; path.py:name for your own functions")
     parser.add_argument("--out", required=True, type=Path, help="run directory")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--watch", action="store_true", help="look at what the reward doesn't read; short for watch=true")
     observe_argument(parser)
     parser.add_argument("settings", metavar="key=value", nargs="*", help="see `guerdon show train` and `guerdon show control`")
 
@@ -43,5 +47,5 @@ def execute(options: argparse.Namespace) -> None:
         raise InputError(
             f"train: expected --model and --data, or --env alone, got {' and '.join(f'--{k}' for k in there) or 'none of them'}."
         )
-    given = {**there, "reward": options.reward, "seed": options.seed}
+    given = {**there, "reward": options.reward, "seed": options.seed, **({"watch": True} if options.watch else {})}
     run(name, {**given, **settings_of(name, options.settings)}, options.out, options.observe)

@@ -13,6 +13,7 @@ import torch
 from guerdon.errors import InputError, RewardFailure
 from guerdon.integrations.causality import memory, refuse_non_causal
 from guerdon.rewards import Reward, parse
+from guerdon.rewards.oracle import refuse_oracles
 from guerdon.rollouts import Field, Rollouts
 from guerdon.scores import Component, Status
 
@@ -32,6 +33,7 @@ def checked(
     ``observations``: whether they are arrays, so that there is one field of them. ``given``: what every step has.
     """
     made = parse(reward) if isinstance(reward, str) else reward
+    refuse_oracles(made, whose)
     if wrong := sorted(made.needs & _OWN - set(given)):
         raise InputError(f"{whose}: `{made}` reads `{'`, `'.join(wrong)}`, which belongs to a policy; an environment has none.")
     if not observations and (wrong := sorted(made.needs & {"observation", "next_observation"})):

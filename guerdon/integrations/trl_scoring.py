@@ -16,6 +16,7 @@ from guerdon.errors import ExpressionError, InputError
 from guerdon.integrations.token_rows import Generated, token_rollouts
 from guerdon.rewards import Reward, evaluating, parse
 from guerdon.rewards.algebra import Scale
+from guerdon.rewards.oracle import refuse_oracles
 from guerdon.rollouts import Rollouts
 from guerdon.scores import Scores, Status
 from guerdon.training.loop import score_metrics
@@ -187,6 +188,7 @@ def _finer(level: str) -> bool:
 
 
 def _check(reward: Reward) -> None:
+    refuse_oracles(reward, "trl")
     if reward.evolves:
         parts = ", ".join(str(n) for n in reward.nodes() if n.evolves and not n.parts)
         raise ExpressionError(

@@ -21,6 +21,7 @@ from guerdon.integrations.token_rows import Generated, token_rollouts
 from guerdon.levels import pool
 from guerdon.rewards import Reward
 from guerdon.rewards.algebra import Scale
+from guerdon.rewards.oracle import refuse_oracles
 from guerdon.rollouts import Rollouts
 from guerdon.scores import Component, Scores, Status, scores_of
 
@@ -33,6 +34,7 @@ OWN = ("step", "turn", "episode")
 
 def check_reward(reward: Reward) -> None:
     """Refuse what a reward can't do in verl, where completions are scored one by one, in other processes, at no known step."""
+    refuse_oracles(reward, "verl")
     causes = {
         "learns while in use, which takes guerdon's own loop": reward.evolves,
         "compares rows with one another, and verl scores them one by one; compare in `credit`": reward.relation

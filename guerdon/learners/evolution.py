@@ -16,6 +16,7 @@ import torch
 
 from guerdon.errors import GuerdonError, InputError, RewardFailure
 from guerdon.protocols import Scorer
+from guerdon.rewards.oracle import refuse_oracles
 from guerdon.rollouts import Field, Rollouts
 from guerdon.scores import Status
 
@@ -109,6 +110,9 @@ class Fitness:
     reward: Scorer
     max_failed: float = 0.1
     evaluations: int = 0
+
+    def __post_init__(self) -> None:
+        refuse_oracles(self.reward, "fitness")
 
     def __call__(self, genomes: Array) -> Judged:
         rollouts = self.play(genomes)

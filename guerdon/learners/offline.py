@@ -30,6 +30,7 @@ from guerdon.objectives.reduction import token_mean
 from guerdon.objectives.value import value_loss as squared_loss
 from guerdon.objectives.weighted_likelihood import advantage_weighted_likelihood
 from guerdon.protocols import Policy, Scorer, Updater
+from guerdon.rewards.oracle import refuse_oracles
 from guerdon.rollouts import Rollouts
 
 ValueLoss = Callable[[Tensor, Tensor, Tensor], Loss]
@@ -86,6 +87,7 @@ def transitions(rollouts: Rollouts, reward: Scorer) -> Rollouts:
 
     Needs the step fields ``observation`` and ``next_observation`` (the state that the step led to, at ends of episodes too).
     """
+    refuse_oracles(reward, "transitions")
     for name in ("observation", "next_observation"):
         rollouts.field(name)
     paid = rollouts.with_field("reward", "step", reward.score(rollouts).reward())

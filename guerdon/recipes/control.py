@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from guerdon.audit.watches import watched
 from guerdon.credit import gae, whiten
 from guerdon.credit.scaled import scaled_gae
 from guerdon.errors import InputError
 from guerdon.objectives import clipped_surrogate, entropy_bonus, token_mean, value_loss
 from guerdon.policies.normaliser import ObservationStatistics, ReturnScale
 from guerdon.rewards import Reward
+from guerdon.rewards.oracle import oracle
 from guerdon.rewards.parse import parse
 from guerdon.sampling.environments import Environments, episodes, make_environment
 from guerdon.sampling.vector import Singles
@@ -52,6 +54,9 @@ def recipe(
     episodes: int = 10,
     checkpoint_every: int = 25,
     save_rollouts_every: int = 0,
+    watch: bool = False,
+    gold: str = "",
+    watch_stop: str = "",
     seed: int = 0,
 ) -> Recipe:
     """Proximal policy optimisation on a Gymnasium environment with a reward expression.
@@ -80,6 +85,9 @@ def recipe(
     episodes: greedy episodes of an evaluation
     checkpoint_every: batches between checkpoints
     save_rollouts_every: batches between those that are stored with their scores; 0: none is
+    watch: look at what the reward doesn't read, and say when it goes wrong (see docs/watching.md)
+    gold: reward expression of what is meant, watched and never trained on; brings watch
+    watch_stop: kind of alarm that ends the run: quantity, gold, dominance or any; brings watch
     seed: of everything that is drawn
     """
     low = {"steps": steps, "environments": environments, "horizon": horizon, "minibatch": minibatch, "rounds": rounds}
@@ -91,6 +99,8 @@ def recipe(
         if not 0 <= share <= 1:
             raise InputError(f"control: `{name}` should lie between 0 and 1, got {share}.")
     composed, judged = _parsed(reward, budget), _parsed(success, budget) if success else None
+    if gold:
+        composed = composed + oracle(_parsed(gold, budget)).watch()
     if judged is not None and judged.level != "episode":
         raise InputError(
             f"control: `success` should have one value an episode, {judged} has one per {judged.level}. "
@@ -120,7 +130,7 @@ def recipe(
         lr=lr,
         updater={"optimiser": "adam", "eps": 1e-5, "max_grad_norm": max_grad_norm},
     )
-    return Recipe(
+    made = Recipe(
         "control",
         partial(_policy, env, (hidden, hidden), log_std, normalise),
         [stage],
@@ -138,6 +148,7 @@ def recipe(
             **({"success": str(judged)} if judged is not None else {}),
         },
     )
+    return watched(made, stop=watch_stop) if watch or gold or watch_stop else made
 
 
 STEP_FIELDS = {"observation", "next_observation", "environment_reward", "action", "terminated", "truncated", "log_prob"}

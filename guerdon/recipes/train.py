@@ -9,12 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guerdon.audit.watches import watched
 from guerdon.credit import group_relative
 from guerdon.errors import InputError
 from guerdon.objectives import clipped_surrogate, kl_penalty, token_mean
 from guerdon.protocols import Sampling
 from guerdon.rewards import Reward
 from guerdon.rewards.evaluating import additive
+from guerdon.rewards.oracle import oracle
 from guerdon.rewards.parse import parse
 from guerdon.tasks import Task, load_tasks, tasks_from_jsonl
 from guerdon.training.binding import bind
@@ -48,6 +50,9 @@ def recipe(
     evaluate_every: int = 10,
     checkpoint_every: int = 25,
     micro_rows: int = 64,
+    watch: bool = False,
+    gold: str = "",
+    watch_stop: str = "",
     seed: int = 0,
 ) -> Recipe:
     """Group-relative policy gradient on a Hugging Face model, a JSONL file or reasoning-gym task, and a reward expression.
@@ -73,6 +78,10 @@ def recipe(
     evaluate_every: steps between evaluations
     checkpoint_every: steps between checkpoints
     micro_rows: completions in one forward pass; fewer take less memory
+    watch: look at what the reward doesn't read, and say when it goes wrong (see docs/watching.md)
+    gold: reward expression of what is meant, watched and never trained on; brings watch, and takes
+        the memory of a second model unless there is lora
+    watch_stop: kind of alarm that ends the run: quantity, gold, dominance or any; brings watch
     seed: of the order of tasks, the split and the sampling
     """
     _at_least(1, steps=steps, prompts=prompts, updates=updates, max_new_tokens=max_new_tokens, micro_rows=micro_rows)
@@ -87,11 +96,13 @@ def recipe(
         raise InputError(f"train: `dtype` should be one of {', '.join(DTYPES)}, got {dtype!r}.")
     composed = parse(reward).with_budget(budget)
     judged = parse(success).with_budget(budget) if success else first_whole(composed)
+    if gold:
+        composed = composed + oracle(parse(gold).with_budget(budget)).watch()
     tasks = _tasks(data, sorted((composed.needs | judged.needs) - FROM_POLICY))
     learned, kept_back = split(tasks, min(64, len(tasks) // 5) or 1 if held_out is None else held_out, seed)
     contexts, held = contexts_of(learned), contexts_of(kept_back)
     sampling = Sampling(max_new_tokens, temperature, stop=(stop,) if isinstance(stop, str) else tuple(stop))
-    wants_reference = kl > 0 or "ref_log_prob" in composed.needs
+    wants_reference = kl > 0 or bool(gold) or "ref_log_prob" in composed.needs
     terms = [Term(1.0, clipped_surrogate, token_mean)]
     if kl > 0:
         terms.append(Term(kl, kl_penalty, token_mean))
@@ -108,7 +119,7 @@ def recipe(
         micro_rows=micro_rows,
         updates=updates,
     )
-    return Recipe(
+    made = Recipe(
         "train",
         partial(
             _load,
@@ -132,6 +143,7 @@ def recipe(
             "total_steps": steps,
         },
     )
+    return watched(made, stop=watch_stop) if watch or gold or watch_stop else made
 
 
 DTYPES = ("float32", "bfloat16", "float64")

@@ -20,6 +20,7 @@ from guerdon.report.figures import PALETTE, Series
 from guerdon.report.plot import Chart, count, number, percent, seconds
 from guerdon.report.reading import Arm, Run, is_number, read_json, read_run
 from guerdon.report.verdict import Verdict, compare, final, headline, progress, side_by_side, text_of
+from guerdon.report.watching import watching
 from guerdon.training.headline import called
 
 _OWN_PLACE = {
@@ -90,6 +91,7 @@ def contents(runs: Sequence[Run]) -> dict[str, Any]:
         "arms": [arm_section(s) for s in series],
         "training": figures.training(series),
         "trouble": figures.trouble(series),
+        "watching": watching(series),
         "table": table(series),
         "settings": [run_settings(run) for run in runs],
         "differences": differences(*runs) if len(runs) == 2 else None,

@@ -11,6 +11,8 @@
     steps     a check for each segment of the completion        segment  as the check
     judge     a language model's score by a rubric, over HTTP            episode  0 .. 1
     judge_wins      how often it beats its group, by a language model   episode  0 .. 1
+    code      unit tests of the program in it, in the sandbox   episode  0 .. 1
+    program   a reward program, in the sandbox                  step     any
     kl        estimate of the divergence from the reference     step     any
     environment     what the environment itself gave                  step     any
     field     any number that the rollouts carry                any      any
@@ -38,15 +40,18 @@ from guerdon.errors import ExpressionError, InputError
 from guerdon.judges.absolute import judge
 from guerdon.judges.pairwise import judge_wins
 from guerdon.rewards import checks
+from guerdon.rewards.code import code
 from guerdon.rewards.fields import environment, field
 from guerdon.rewards.function import DERIVED, FunctionReward, checked_budget, reward
 from guerdon.rewards.node import Reward
 from guerdon.rewards.parse import load
+from guerdon.rewards.programs import program
 from guerdon.rewards.splitters import compiled
 from guerdon.rollouts import Rollouts
 from guerdon.scores import Bounds, Component, Status
 
 __all__ = [
+    "code",
     "environment",
     "exact",
     "field",
@@ -59,6 +64,7 @@ __all__ = [
     "math",
     "numeric",
     "overlap",
+    "program",
     "steps",
 ]
 

@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from functools import lru_cache
@@ -292,7 +292,7 @@ WARM_UP = {"same_math": lambda: same_by_math_verify("$x$", "$x$"), "overlap_scor
 # ---- calling functions that were written for other libraries
 
 
-def call_trl(function: Any, **columns: list[Any]) -> list[Any]:
+def call_trl(function: Any, **columns: list[Any]) -> Any:
     """What a reward function of TRL returns; columns it logs, one value a row, become the rows' rationales."""
     count, logged = len(columns["completions"]), {}
 
@@ -303,6 +303,8 @@ def call_trl(function: Any, **columns: list[Any]) -> list[Any]:
         """There is no trainer that would show it."""
 
     values = awaited(function(**columns, trainer_state=None, log_extra=log_extra, log_metric=log_metric))
+    if isinstance(values, Mapping | Set | str | bytes):  # not a value for each, in order; refused where values are judged
+        return values
     values = list(values)
     notes = {name: v for name, v in logged.items() if len(v) == count}
     if not notes or len(values) != count:

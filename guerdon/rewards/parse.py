@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 from guerdon.errors import ExpressionError, GuerdonError, InputError
 from guerdon.rewards import algebra, schedule
 from guerdon.rewards.node import MAX_DEPTH, Reward
+from guerdon.rewards.oracle import oracle
 from guerdon.rewards.worker import load_file
 
 PATH = re.compile(r"[^\s()\[\]{},*+='\"]+\.py:[A-Za-z_]\w*")
@@ -33,7 +34,7 @@ MAX_LENGTH = 20_000
 _QUOTED = re.compile(r".+\.py:[A-Za-z_]\w*")
 
 _STRING_OR_PATH = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|""" + f"(?P<path>{PATH.pattern})")
-_FUNCTIONS = {f.__name__: f for f in (algebra.min_of, algebra.max_of, algebra.mean_of)}
+_FUNCTIONS = {f.__name__: f for f in (algebra.min_of, algebra.max_of, algebra.mean_of, oracle)}
 _SCHEDULES: dict[str, Callable[..., Any]] = {f.__name__: f for f in (schedule.linear, schedule.constant)}
 _METHODS = ("clip", "gate", "otherwise", "at", "pool", "gain", "drop", "normalise", "watch", "named", "shuffled")
 _TAKES_REWARD = {("gate", "on"), ("otherwise", "other")}

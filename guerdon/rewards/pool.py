@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import copy
 import io
 import json
 import math
@@ -39,6 +40,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType
 from typing import Any, NamedTuple
+
+import numpy as np
+import torch
 
 from guerdon.errors import InputError
 from guerdon.rewards import worker
@@ -68,6 +72,9 @@ class Outcome(NamedTuple):
 def run_here(function: Callable[..., Any], items: Sequence[dict[str, Any]], batched: bool = False) -> list[Outcome]:
     """Outcomes of ``function`` on ``items`` in this process: what it raises becomes that item's error; a hang is a hang.
 
+    So does SystemExit, which would end the run as if it were done. KeyboardInterrupt and the like are not the function's to raise
+    and go up. An item's lists, dicts and arrays are its own: what the function does to them reaches no other item.
+
     A batched function gets all items in one call; where that raises, smaller and smaller calls, so that only the items that
     raise are lost.
 
@@ -75,13 +82,31 @@ def run_here(function: Callable[..., Any], items: Sequence[dict[str, Any]], batc
     Outcome(status=<Status.OK: 0>, value=0.5, reason='')
     """
     if not batched:
-        return [_outcome(worker.attempt(function, item)) for item in items]
-    judged = worker.attempt_batch(function, items) if items else []
+        return [_outcome(worker.attempt(function, _own(item), SystemExit)) for item in items]
+    judged = worker.attempt_batch(function, [_own(item) for item in items], SystemExit) if items else []
     if not isinstance(judged, str):
         return [_outcome(j) for j in judged]
     if len(items) == 1:
         return [Outcome(Status.ERROR, math.nan, judged)]
     return [o for a, b in _pieces(0, len(items)) for o in run_here(function, items[a:b], batched)]
+
+
+def _own(item: dict[str, Any]) -> dict[str, Any]:
+    """The item with copies of what can be written to."""
+    if not any(isinstance(x, _WRITABLE) for x in item.values()):
+        return item
+    return {name: _copied(x) if isinstance(x, _WRITABLE) else x for name, x in item.items()}
+
+
+def _copied(x: Any) -> Any:
+    """A copy, or the thing itself where something in it can't be copied."""
+    try:
+        return x.clone() if isinstance(x, torch.Tensor) else copy.deepcopy(x)
+    except (TypeError, RuntimeError, copy.Error):
+        return x
+
+
+_WRITABLE = (list, dict, set, bytearray, np.ndarray, torch.Tensor)
 
 
 def _outcome(judgement: worker.Judgement) -> Outcome:

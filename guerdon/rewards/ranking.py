@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from guerdon.comparisons import Comparisons
+from guerdon.errors import InputError
 from guerdon.protocols import Comparator
 from guerdon.rewards.brackets import Pairs, Topology, single_elimination
 from guerdon.rewards.node import Reward
@@ -35,7 +36,7 @@ class WinRate(Reward):
         total, count = torch.zeros(len(rollouts), dtype=torch.float64), torch.zeros(len(rollouts))
         worst = [Status.OK] * len(rollouts)
         if len(pairs):
-            found = self.comparator(rollouts, pairs)
+            found = compared(self.comparator, rollouts, pairs)
             ok, target = found.status == Status.OK, found.target.double()
             for rows, won in ((pairs[:, 0], target), (pairs[:, 1], 1 - target)):
                 total.index_add_(0, rows[ok], won[ok])
@@ -56,7 +57,7 @@ class Tournament(Reward):
         rounds: list[Pairs] = [next(t) for _, t in running]
         while running:  # all groups' rounds are judged together, so that a judge is called a few times a batch
             pairs = [(rows[a], rows[b]) for (rows, _), p in zip(running, rounds, strict=True) for a, b in p]
-            found = self.comparator(rollouts, torch.tensor(pairs))
+            found = compared(self.comparator, rollouts, torch.tensor(pairs))
             note_failures(worst, pairs, found)
             results, left, still = scores_of_match(found), [], []
             for (rows, t), p in zip(running, rounds, strict=True):
@@ -97,13 +98,25 @@ class BothOrders:
     comparator: Comparator
 
     def __call__(self, rollouts: Rollouts, pairs: Tensor) -> Comparisons:
-        both = self.comparator(rollouts, torch.cat([pairs, pairs.flip(1)]))
+        both = compared(self.comparator, rollouts, torch.cat([pairs, pairs.flip(1)]))
         p = len(pairs)
         status = torch.maximum(both.status[:p], both.status[p:])
         target = torch.where(status == Status.OK, (both.target[:p] + 1 - both.target[p:]) / 2, torch.nan)
         margin = None if both.margin is None else (both.margin[:p] - both.margin[p:]) / 2
         reasons = {i % p: text for i, text in both.reasons.items()}
         return Comparisons(pairs[:, 0], pairs[:, 1], target, margin=margin, status=status, reasons=reasons)
+
+
+def compared(comparator: Comparator, rollouts: Rollouts, pairs: Tensor) -> Comparisons:
+    """What the comparator says of ``pairs`` [P, 2]; an error where it judged others, or in another order."""
+    found = comparator(rollouts, pairs)
+    asked = pairs.to(found.first.device)
+    if len(found) != len(pairs) or not torch.equal(torch.stack([found.first[:, 0], found.second[:, 0]], 1), asked):
+        raise InputError(
+            f"comparator: expected a judgement of each of {len(pairs)} pairs, in their order, got {len(found)}"
+            f"{' of other pairs' if len(found) == len(pairs) else ''}. Usual cause: answers sorted or filtered on the way."
+        )
+    return found
 
 
 def members(group: Tensor) -> list[list[int]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from guerdon.errors import check_shape
+from guerdon.errors import InputError, check_shape
 from guerdon.levels import unit_count
 from guerdon.rewards.function import source_version
 from guerdon.rewards.node import Reward
@@ -28,7 +28,18 @@ class TensorReward(Reward):
     function: Callable[[Rollouts], Tensor]
 
     def compute(self, rollouts: Rollouts, parts: list[Component], step: int) -> Component:
+        before = _written(rollouts)
         values = self.function(rollouts)
+        if _written(rollouts) != before:
+            raise InputError(
+                f"{self.name}: expected the rollouts to be left as they are, but the function wrote into one of their tensors, "
+                "which other rewards and the update read too. Usual cause: an operation in place; clone first."
+            )
+        if not isinstance(values, Tensor) or values.is_complex():
+            got = f"one of {values.dtype}" if isinstance(values, Tensor) else type(values).__name__
+            raise InputError(
+                f"{self.name}: expected a tensor of real numbers, got {got}. Usual cause: a list, or a return that is missing."
+            )
         units = rollouts.level(self.level)
         k = unit_count(units)
         if values.dim() == 1 and k == 1:
@@ -41,6 +52,13 @@ class TensorReward(Reward):
         status = torch.where(there, status, int(Status.NONE)).to(torch.int8)
         values = torch.where(status == Status.OK, values, torch.nan)
         return Component(self.name, self.level, values, status, {}, self.bounds, self.spread, version=self.version)
+
+
+def _written(rollouts: Rollouts) -> list[int]:
+    """How often each tensor of the rollouts was written to."""
+    own = [x for x in vars(rollouts).values() if isinstance(x, Tensor)]
+    fields = [f.values for f in rollouts.fields.values() if isinstance(f.values, Tensor)]
+    return [x._version for x in (*own, *rollouts.levels.values(), *fields) if not x.is_inference()]
 
 
 def tensor_reward(

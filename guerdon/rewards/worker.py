@@ -20,7 +20,7 @@ import signal
 import struct
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial, reduce
 from numbers import Real
 from types import ModuleType
@@ -71,43 +71,53 @@ def judge(result: Any) -> Judgement:
     return OK, value, why
 
 
-def caught(call: Callable[[], Any]) -> tuple[Any, Exception | None]:
-    """(result, None), or (None, error) when ``call`` raised."""
+def caught(call: Callable[[], Any], *also: type[BaseException]) -> tuple[Any, BaseException | None]:
+    """(result, None), or (None, error) when ``call`` raised an Exception or one of ``also``."""
+    kinds: tuple[type[BaseException], ...] = (Exception, *also)
     try:
         return call(), None
-    except Exception as error:  # noqa: BLE001 - the one place for what user code raises: it becomes the item's error, never a 0
+    except kinds as error:  # the one place for what user code raises: it becomes the item's error, never a 0
         return None, error
 
 
-def attempt(function: Callable[..., Any], item: dict[str, Any]) -> Judgement:
-    """Judge ``function(**item)``.
+def attempt(function: Callable[..., Any], item: dict[str, Any], *also: type[BaseException]) -> Judgement:
+    """Judge ``function(**item)``; ``also``: what it may raise beside an Exception.
 
     >>> attempt(lambda x: 1 / x, {"x": 4})
     (0, 0.25, '')
     >>> attempt(lambda x: 1 / x, {"x": 0})[2]
     'ZeroDivisionError: division by zero (..., in <lambda>)'
     """
-    result, error = caught(lambda: judge(function(**item)))
+    result, error = caught(lambda: judge(function(**item)), *also)
     return result if error is None else (ERROR, math.nan, describe(error, function))
 
 
-def attempt_batch(function: Callable[..., Any], items: Sequence[dict[str, Any]]) -> list[Judgement] | str:
+def attempt_batch(
+    function: Callable[..., Any], items: Sequence[dict[str, Any]], *also: type[BaseException]
+) -> list[Judgement] | str:
     """Judge one call with a list for each argument; the reason as text when the call as a whole raised."""
     columns = {name: [item[name] for item in items] for name in (items[0] if items else ())}
-    results, error = caught(lambda: list(function(**columns)))
+    results, error = caught(lambda: in_order(function(**columns)), *also)
     if error is not None:
         return describe(error, function)
+    if not isinstance(results, list):  # its members are no values, or in no order
+        return [(ERROR, math.nan, f"returned {type(results).__name__}, expected a list with a value for each item")] * len(items)
     if len(results) != len(items):
         why = f"returned {len(results)} values for {len(items)} items, expected one for each"
         return [(ERROR, math.nan, why)] * len(items)
     return [attempt(_same, {"result": r}) for r in results]
 
 
+def in_order(results: Any) -> Any:
+    """A list of what was returned; a mapping, a set or a text as it is."""
+    return results if isinstance(results, Mapping | Set | str | bytes) else list(results)
+
+
 def _same(result: Any) -> Any:
     return result
 
 
-def describe(error: Exception, function: Any = None) -> str:
+def describe(error: BaseException, function: Any = None) -> str:
     """Type, message and the last line of the user's file that was running."""
     while isinstance(function, partial):  # the user's is the function bound as an argument, if there is one
         function = next((a for a in function.args if callable(a)), function.func)

@@ -115,7 +115,7 @@ class Singles:
         given = action.tolist() if self.whole else action
         waiting = list(reversed(self.live))
         while waiting:
-            _, error = caught(partial(self._each, waiting, given))
+            _, error = caught(partial(self._each, waiting, given), SystemExit)
             if error is not None:
                 now.failed.append((waiting.pop(), told(error)))
         self._refuse_not_finite()
@@ -167,7 +167,7 @@ class Singles:
 
     def _begin(self, i: int, seeded: bool) -> None:
         """The first observation of an episode; where there is none, the next step of the environment fails."""
-        _, error = caught(partial(self._first, i, seeded))
+        _, error = caught(partial(self._first, i, seeded), SystemExit)
         if error is not None:
             self.envs[i], self.why[i] = None, told(error)
 
@@ -214,7 +214,7 @@ class Vector:
     def step(self, action: np.ndarray) -> Step:
         now = self.now
         now.failed = []
-        _, error = caught(partial(self._one, action))
+        _, error = caught(partial(self._one, action), SystemExit)
         if error is not None:
             now.failed = [(i, told(error)) for i in range(self.count)]
         elif not math.isfinite(now.next_observation.sum(dtype=np.float64) + now.reward.sum()):
@@ -263,7 +263,7 @@ class Vector:
     def _begin(self) -> None:
         """First observations of all; where there are none, the next step fails."""
         now, self.resetting = self.now, np.zeros(self.count, dtype=bool)
-        _, error = caught(self._first)
+        _, error = caught(self._first, SystemExit)
         now.restarted.fill(True)
         if error is not None:
             self.env, self.why = None, told(error)

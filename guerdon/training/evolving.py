@@ -8,7 +8,7 @@ checkpoint. What a part does with it, and how often, is its own affair.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -30,6 +30,7 @@ class Told:
     advantages   () -> name -> [N, T]: each component's own credit, not weighted
     gradient     (advantage [N, T]) -> [P]: the gradient of the stage's loss with respect to the policy's parameters, had the
                  advantage been this
+    metrics      of the step, as far as they are there
     """
 
     step: int
@@ -40,6 +41,7 @@ class Told:
     evaluation: Mapping[str, float]
     advantages: Callable[[], Mapping[str, Tensor]]
     gradient: Callable[[Tensor], Tensor]
+    metrics: Mapping[str, Any] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -60,6 +62,19 @@ class Evolving(Stateful, Protocol):
     def update(self, told: Told) -> Mapping[str, float]:
         """Learn from a step; metrics of it."""
         ...
+
+
+@runtime_checkable
+class Stopping(Protocol):
+    """A part that may end the run: ``stopping`` says why, "" to go on."""
+
+    @property
+    def stopping(self) -> str: ...
+
+
+def why_stop(stage: Stage) -> str:
+    """The first reason that a part of the stage has to end the run, or ""."""
+    return next((p.stopping for p in _parts(stage) if isinstance(p, Stopping) and p.stopping), "")
 
 
 def evolve(stage: Stage, before: bool, told: Told) -> dict[str, float]:

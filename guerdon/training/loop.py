@@ -27,7 +27,7 @@ from guerdon.scores import Component, Scores, Status
 from guerdon.training import checkpoint
 from guerdon.training.binding import Ingredients
 from guerdon.training.crediting import Crediting
-from guerdon.training.evolving import Told, evolve, load_state, state_of
+from guerdon.training.evolving import Told, evolve, load_state, state_of, why_stop
 from guerdon.training.recipe import Recipe, Stage
 from guerdon.training.scoring import score
 from guerdon.training.update import Update
@@ -35,7 +35,7 @@ from guerdon.training.update import Update
 
 @dataclass
 class Progress:
-    """Where a run stands; saved with each checkpoint. ``first`` and ``last`` are evaluations."""
+    """Where a run stands; saved with each checkpoint. ``first`` and ``last`` are evaluations; ``reason``: why a part ended it."""
 
     stage: int = 0
     stage_step: int = 0
@@ -48,6 +48,7 @@ class Progress:
     last: dict[str, float] = field(default_factory=dict)
     best: float = -math.inf
     step_best: int | None = None
+    reason: str = ""
 
 
 def train(
@@ -72,6 +73,8 @@ def train(
     if not saved:
         run.evaluate("start")
     for i in range(progress.stage, len(recipe.stages)):
+        if progress.reason:
+            break
         updater = policy.updater(**recipe.stages[i].updater)
         if progress.stage == i and progress.stage_step and saved:
             updater.load_state_dict(saved["updater"])
@@ -107,16 +110,17 @@ class Run:
         clock.lap("reward")
         crediting = Crediting(stage, batch, scores, self.policy, at)
 
-        def told(ingredients: Ingredients) -> Told:
+        def told(ingredients: Ingredients, metrics: Mapping[str, Any]) -> Told:
             probe = Update(stage, batch, scores, ingredients.copy(), self.policy, updater, at)
-            return Told(at, batch, scores, ingredients, self.policy, progress.last, crediting.apart, probe.gradient)
+            return Told(at, batch, scores, ingredients, self.policy, progress.last, crediting.apart, probe.gradient, metrics)
 
-        metrics = evolve(stage, True, told(crediting.ingredients()))
+        metrics = evolve(stage, True, told(crediting.ingredients(), {}))
         ingredients, found = crediting.assign()
         clock.lap("credit")
         metrics |= found | Update(stage, batch, scores, ingredients, self.policy, updater, at, seed).run()
         clock.lap("update")
-        metrics |= evolve(stage, False, told(ingredients))
+        metrics |= evolve(stage, False, told(ingredients, dict(metrics)))
+        progress.reason = why_stop(stage)
         clock.lap("evolve")
         self.count(batch.rollouts, clock.total)
         self.tell(stage.name, {**metrics, **clock.laps, **batch_metrics(batch.rollouts, clock.total), **score_metrics(scores)})
@@ -139,12 +143,13 @@ class Run:
     def keep(self, rollouts: Rollouts, scores: Scores | None, stage: Stage, updater: Updater) -> None:
         """Rollouts, an evaluation, a checkpoint, in this order, where it is time for them."""
         recipe, progress = self.recipe, self.progress
-        last, every = progress.stage_step == stage.steps, recipe.save_rollouts_every
+        last, every = progress.stage_step == stage.steps or bool(progress.reason), recipe.save_rollouts_every
         if scores is not None and every and (progress.step % every == 0 or last or progress.stage_step == 1):
             self.save_rollouts(rollouts, scores)
         if recipe.evaluation and (progress.step % recipe.evaluation.every == 0 or last):
             self.evaluate(stage.name)
             progress.stopped = recipe.stop is not None and recipe.stop(progress.last)
+        progress.stopped = progress.stopped or bool(progress.reason)
         if progress.step % recipe.checkpoint_every == 0 or last or progress.stopped:
             state = {
                 "progress": asdict(progress),
@@ -175,13 +180,16 @@ class Run:
             what.save(path)
 
     def result(self) -> dict[str, Any]:
-        """Totals, the last evaluation, the first (``_start`` after the names), the best ``recipe.best`` and its step."""
+        """Totals, the last evaluation, the first (``_start`` after the names), the best ``recipe.best`` and its step.
+
+        ``stopped``: why a part of a stage ended the run before its last step, where one did.
+        """
         p, best = self.progress, self.recipe.best
         found: dict[str, Any] = {"samples": p.samples, "tokens": p.tokens, "seconds": p.seconds, "steps": p.step, **p.last}
         if p.first:
             found |= {f"{k}_start": x for k, x in p.first.items()}
             found |= {f"{best}_best": p.best, "step_best": p.step_best}
-        return found
+        return found | ({"stopped": p.reason} if p.reason else {})
 
 
 class Clock:

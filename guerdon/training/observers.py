@@ -110,7 +110,7 @@ class Terminal:
     In place: the figure a run is judged by per arm (mean of the seeds) against samples, speed, where the time goes, each term's
     share of the advantage's variance and of units that are not ok, and the time left, where ``config`` or its ``about`` says how
     much there is to do: ``total_steps`` of a run and ``runs`` of a study (the start that its arms share not counted). In place
-    needs ``guerdon[report]``; without it the lines are plain.
+    needs ``guerdon[report]``; without it the lines are plain. An alarm that starts has a line of its own.
     """
 
     def __init__(self, file: TextIO | None = None, console: Any = None, refresh_every: float = 0.25) -> None:
@@ -137,6 +137,8 @@ class Terminal:
         key = str(metrics.get("arm") or ""), int(metrics.get("seed") or 0)
         stream = self._streams.setdefault(key, Stream(*key))
         stream.take(step, metrics)
+        if metrics.get("alarm"):
+            self._say(alarm_line(stream, metrics["alarm"]))
         if self._live is None:
             if metrics.get("stage") == "eval":
                 self._out.write(plain_line(stream, time.monotonic() - self._began) + "\n")
@@ -145,11 +147,21 @@ class Terminal:
             self._show()
 
     def finish(self, result: Mapping[str, Any]) -> None:
+        if result.get("stopped"):
+            self._say(f"stopped: {result['stopped']}")
         if self._live is not None:
             self._show()
             self._live.stop()
             atexit.unregister(self._live.stop)
             self._live = None
+
+    def _say(self, text: str) -> None:
+        """A line that stays, above what is drawn in place."""
+        if self._live is not None:
+            self._live.console.print(text, style="bold red", markup=False, highlight=False)
+        else:
+            self._out.write(text + "\n")
+            self._out.flush()
 
     def _show(self) -> None:
         self._shown = time.monotonic()
@@ -215,6 +227,18 @@ def plain_line(stream: Stream, elapsed: float) -> str:
     parts += [f"reward {reward:.3g}"] if not math.isnan(reward) else []
     parts += [f"{speed:,.0f} {_pace([stream])}"] if not math.isnan(speed) else []
     return "  ".join([*parts, duration(elapsed)])
+
+
+def alarm_line(stream: Stream, alarm: str) -> str:
+    """An alarm that started, as text.
+
+    >>> stream = Stream("", 0)
+    >>> stream.take(40, {"stage": "train"})
+    >>> alarm_line(stream, "length rises")
+    'step 40  ALARM  length rises'
+    """
+    whose = [f"{stream.arm} s{stream.seed}"] if stream.arm else []
+    return "  ".join([*whose, f"step {stream.step}", "ALARM", alarm])
 
 
 def braille(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from guerdon.errors import InputError
 from guerdon.protocols import Batch, Context, Policy, Sampling, Scorer
+from guerdon.rewards.oracle import refuse_oracles
 from guerdon.rollouts import Rollouts
 from guerdon.scores import Scores
 
@@ -96,6 +97,7 @@ class Stage:
         needing = [k for k in ("credit", "select") if getattr(self, k) is not None]
         if needing and self.reward is None:
             raise InputError(f"{whose}: `{needing[0]}` needs a reward, got none.")
+        refuse_oracles(self.reward, whose)
 
 
 class Evaluator(Protocol):

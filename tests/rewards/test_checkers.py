@@ -48,6 +48,8 @@ EVERY = [
     checkers.environment(),
     checkers.field("speed"),
     checkers.field("help", "turn"),
+    checkers.code(every_test=True, seconds=1.0, tests="cases"),
+    checkers.program("def reward(obs, action, next_obs): return 0.0", observations={"x": 0}),
 ]
 
 

@@ -38,6 +38,8 @@ class Counting(gym.Env):
         self.steps += 1
         if self.broken("raises"):
             raise ValueError("boom")
+        if self.broken("exits"):
+            raise SystemExit(0)
         observation: Any = np.array([self.episode, self.steps], np.float32)
         reward: Any = 10.0 * self.episode + self.steps
         if self.broken("nan observation"):

@@ -177,6 +177,7 @@ def test_batches_depend_on_seed_and_step() -> None:
 
 KINDS = {
     "raises": "ValueError: boom",
+    "exits": "SystemExit: 0",
     "nan observation": "not finite",
     "nan reward": "reward of nan",
     "wide reward": r"reward of shape \[2\]",
