@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pickling of rewards made by a decorator: the function's name in its module is the reward's now, so pickle can't find it there."""
+"""Pickling of rewards made by a decorator: a function's name in its module is its reward's, so pickle does not find it there."""
 
 from __future__ import annotations
 

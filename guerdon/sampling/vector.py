@@ -244,7 +244,7 @@ class Vector:
         for name, numbers in now.info.items():
             numbers[:] = np.where(info.get(f"_{name}", name in info), info.get(name, np.nan), np.nan)
         ended = now.terminated | now.truncated
-        if self.mode == SAME_STEP and ended.any():  # the step's own info is kept apart: what stands in ``info`` may be the reset's
+        if self.mode == SAME_STEP and ended.any():  # what stands in ``info`` may be the reset's
             last = info.get("final_info", {})
             for name, numbers in now.info.items():
                 if name in last:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from guerdon.rewards import Reward, checkers, reward
 from guerdon.rewards.fields import environment
 from guerdon.rewards.tensors import tensor_reward
 from guerdon.rollouts import Field, Rollouts
+from guerdon.scores import Component, component
 
 TEXTS = ["4", "5", "12 apples", "", "4 4", "seven", "4"]
 
@@ -70,9 +72,15 @@ def first_of_group(rollouts: Rollouts) -> Tensor:
     return torch.tensor([float(g not in seen and not seen.add(g)) for g in rollouts.group.tolist()])  # type: ignore[func-returns-value]
 
 
-@reward
-def eats(completion: str, box: list[str]) -> float:
-    return float(len(box.pop()) if box else 0)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Eats(Reward):
+    """Writes to what it is given; a function can't, since it gets copies."""
+
+    name: str = "eats"
+
+    def compute(self, rollouts: Rollouts, parts: list[Component], step: int) -> Component:
+        boxes = rollouts.field("box").values
+        return component(self.name, "episode", torch.tensor([[float(len(b.pop()) if b else 0)] for b in boxes]))
 
 
 @reward(budget=None)
@@ -109,7 +117,7 @@ def test_sound_rewards_keep_every_contract(good: Reward) -> None:
         (beyond, {"bounds"}),
         (centred, {"one by one"}),
         (first_of_group, {"order"}),
-        (eats, {"deterministic", "unchanged", "one by one", "order"}),
+        (Eats(), {"deterministic", "unchanged", "one by one", "order"}),
         (slow, {"time"}),
         (swallows, {"loud"}),
         (reward(lambda completion: 1.0), {"picklable"}),

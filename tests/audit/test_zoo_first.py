@@ -11,6 +11,7 @@ import torch
 
 from guerdon.audit.subject import Images, granularity, total_of
 from guerdon.audit.zoo import specimens
+from guerdon.audit.zoo.first import text_records
 from guerdon.audit.zoo.first.image import classified, means
 from guerdon.sampling.environments import episodes
 
@@ -139,18 +140,17 @@ def test_first_in_batch_depends_on_the_order_of_rows_that_it_claims_not_to_see()
     assert scored(reward, texts, [0], [other]) == [1.0]
 
 
-def test_edits_its_row_judges_a_second_answer_by_what_is_left():
-    s = BY_NAME["edits-its-row"]
+def test_crosses_off_judges_a_second_answer_by_what_is_left():
+    s = BY_NAME["crosses-off"]
     texts = s.subject()
     right = texts.rows[0]["right"][0]
-    before = dict(texts.rows[0]["fields"])
+    text_records._crossed_off.clear()
     assert scored(s.reward(), texts, [0], [right]) == [1.0]
     assert scored(s.reward(), texts, [0], [right]) == [0.0]
-    assert texts.rows[0]["fields"] != before and s.subject().rows[0]["fields"] == before
 
 
 def test_every_bad_text_reward_has_a_witness():
-    contract = {"reference-recalled", "quiet-zero", "judge-dice", "first-in-batch", "edits-its-row"}
+    contract = {"reference-recalled", "quiet-zero", "judge-dice", "first-in-batch", "crosses-off"}
     assert set(EXPLOITS) | contract == set(of("text", good=False))
 
 

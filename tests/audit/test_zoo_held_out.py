@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -170,17 +171,28 @@ def test_the_order_of_the_rows_decides_whose_right_answer_counts():
     assert s.reward().relation == "self" and value.tolist() == [1, 0, 0] and gold.tolist() == [1, 1, 0]
 
 
-def test_scoring_again_finds_the_options_gone():
-    s = NAMED["chosen-option"]
-    subject = texts_of(s)
-    before = list(subject.rows[0]["options"])
-    right = subject.rows[0]["right"][0]
-    (first, gold), (again, _) = (scored(s, subject, [0], [right]) for _ in range(2))
-    assert (first.item(), again.item(), gold.item()) == (1, 0, 1) and list(subject.rows[0]["options"]) != before
+def test_scoring_again_gives_less_for_the_same_answers():
+    s = NAMED["form-bonus-fades"]
+    subject, kept = texts_of(s), s.reward()
+    row = subject.rows[0]
+    rollouts = subject.rollouts([0, 0, 0], [row["right"][0], row["right"][0], row["wrong"][0]])
+    calls = torch.stack([total_of(kept, rollouts) for _ in range(3)])
+    bonus = torch.tensor([0.5, 0.475, 0.45125], dtype=torch.float64)[:, None]
+    assert kept.relation == "self" and torch.allclose(calls, bonus + torch.tensor([1, 1, 0]))
+    assert total_of(s.gold(), rollouts).tolist() == [1, 1, 0]
+
+
+def test_a_copy_through_pickle_goes_on_counting():
+    s = NAMED["form-bonus-fades"]
+    subject, kept = texts_of(s), s.reward()
+    rollouts = subject.rollouts([0], [subject.rows[0]["right"][0]])
+    first = total_of(kept, rollouts)
+    again = total_of(pickle.loads(pickle.dumps(kept)), rollouts)
+    assert first.item() == 1.5 and again.item() == pytest.approx(1.475)
 
 
 def test_every_bad_text_reward_has_a_witness():
-    assert set(of("text", good=False)) == {*EXPLOITS, "first-to-say-it", "chosen-option"}
+    assert set(of("text", good=False)) == {*EXPLOITS, "first-to-say-it", "form-bonus-fades"}
 
 
 # ---- control

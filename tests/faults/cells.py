@@ -181,7 +181,7 @@ CELLS: list[Cell] = [
         "step",
         {
             "ValueError": "its episode is cut",
-            "SystemExit": "raises",
+            "SystemExit": "its episode is cut",
             "KeyboardInterrupt": "raises",
             "nan": "its episode is cut",
             "inf": "its episode is cut",
