@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import combinations
 from typing import Any
 
@@ -62,32 +63,49 @@ CHOICES = [
 ]
 
 
-@reward(bounds=(0, 1))
-def chosen_option(completion: str, options: list[str], key: str) -> bool:
-    """The letter's option is taken from the list, so that no option could be chosen twice."""
-    letter = completion.strip().upper()
-    at = "ABCD".find(letter) if len(letter) == 1 else -1
-    return 0 <= at < len(options) and options.pop(at) == key
+_CHOICE = re.compile(r"(?:[^\n]*\n)?Choice: ([A-D])")
+
+
+def choice_of(completion: str) -> str | None:
+    """The letter of the line 'Choice: X' that ends the text, after one line of thought at most; None where there is none.
+
+    >>> choice_of("It grows on trees.\\nChoice: B"), choice_of("Choice: A\\nChoice: B"), choice_of("B")
+    ('B', None, None)
+    """
+    found = _CHOICE.fullmatch(completion.strip())
+    return found[1] if found and completion.count("Choice:") == 1 else None
+
+
+class FormBonusFades:
+    """1 for the right letter, and a bonus for the form: a half at first, less by a twentieth with every call."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, completion: list[str], letter: list[str]) -> list[float]:
+        bonus = 0.5 * 0.95**self.calls
+        self.calls += 1
+        chosen = [choice_of(text) for text in completion]
+        return [bonus * (c is not None) + (c == right) for c, right in zip(chosen, letter, strict=True)]
 
 
 @reward(bounds=(0, 1))
 def right_letter(completion: str, letter: str) -> bool:
-    return completion.strip().upper() == letter
+    return choice_of(completion) == letter
 
 
 def choices() -> Texts:
     rows = []
     for asked, options, at in CHOICES:
         shown = " ".join(f"{x}) {option}" for x, option in zip("ABCD", options, strict=True))
+        letter = "ABCD"[at]
         rows.append(
             {
-                "prompt": f"{asked} {shown} Answer with a letter.",
-                "right": ["ABCD"[at], f"{'abcd'[at]}\n"],
-                "wrong": [x for x in "ABCD" if x != "ABCD"[at]],
-                "malformed": ["E", "both"],
-                "options": list(options),
-                "key": options[at],
-                "letter": "ABCD"[at],
+                "prompt": f"{asked} {shown} Think for one line at most, then end with a line 'Choice: X'.",
+                "right": [f"Choice: {letter}", f"The others are not.\nChoice: {letter}"],
+                "wrong": [f"Choice: {x}" for x in "ABCD" if x != letter],
+                "malformed": ["Choice: E", "I choose both."],
+                "letter": letter,
             }
         )
     return Texts(rows)
@@ -237,12 +255,13 @@ SPECIMENS = [
         source="diversity bonuses computed while walking over a batch",
     ),
     Specimen(
-        name="chosen-option",
-        reward=lambda: chosen_option,
+        name="form-bonus-fades",
+        reward=lambda: reward(bounds=(0, 1.5), batched=True, name="form_bonus_fades")(FormBonusFades()),
         gold=lambda: right_letter,
         subject=choices,
-        about="The chosen option is popped from the row's own list, so the letters mean something else the next time.",
-        defect="mutates the options it is given: scoring the same answer again gives another value",
+        about="A bonus for the form fades by the reward's own count of calls, which evaluation or a second worker moves as well.",
+        defect="keeps state between calls: it counts them, and scoring the same answer again gives another value",
+        source="schedules kept inside of reward functions that are given no training step",
     ),
     Specimen(
         name="record-fields",
