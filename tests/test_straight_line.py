@@ -17,7 +17,6 @@ from torch import Tensor
 
 from guerdon.credit import group_relative
 from guerdon.objectives import clipped_surrogate, negative_log_likelihood, token_mean
-from guerdon.policies import shared_contexts
 from guerdon.policies.language import LanguagePolicy
 from guerdon.policies.text import Decoder
 from guerdon.policies.token_distribution import stream
@@ -172,7 +171,7 @@ def test_improving_is_the_same(
     """Where the policy reads a context once for all of its samples, gradients are rounded to float32 in the norms after they are
     summed over the samples and not before, as in the script; otherwise all that differs is the order of float64 sums."""
     if not shared:
-        monkeypatch.setattr(shared_contexts, "_cache_is_plain", lambda model: False)
+        monkeypatch.setattr("guerdon.policies.language.reads_flat", lambda model: False)
     weights, policy, seen = copied(taught), policy_with(taught), Seen()
     tasks = script.rows_of_digits(TASKS, LENGTH, random.Random(f"tasks {SEED}"), held_out=False)
     records = list(script.improve(weights, tasks, UPDATES, SEED, LEARNING_RATE))

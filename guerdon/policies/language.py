@@ -18,11 +18,12 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from guerdon.errors import CheckpointError, InputError
+from guerdon.policies.flat import flat_hidden_states, padded_hidden_states, reads_flat
 from guerdon.policies.generation import Drawn, generate, is_truncated
 from guerdon.policies.gradient_updater import GradientUpdater
 from guerdon.policies.head import LogitsOf, logits_from_hidden
 from guerdon.policies.loading import VALUE_HEAD, end_tokens, load_model, no_progress_bars, tiny_model
-from guerdon.policies.shared_contexts import hidden_states
+from guerdon.policies.products import choose_products
 from guerdon.policies.text import Decoder
 from guerdon.policies.token_batch import TokenBatch
 from guerdon.policies.token_distribution import statistics, statistics_in_chunks, stream
@@ -31,6 +32,7 @@ from guerdon.protocols import Context, Sampling
 from guerdon.rollouts import Field, Rollouts, as_messages, completion_text
 
 REFERENCES = ("none", "copy", "adapter")
+PRODUCTS = ("float32", "bfloat16")
 
 
 class LanguagePolicy:
@@ -39,11 +41,19 @@ class LanguagePolicy:
     reference   the frozen policy that ``ref_log_prob`` is of: "none", "copy" (the weights as they are now, which takes as much
                 memory again), "adapter" (the model without its LoRA adapter)
     value_head  adds a linear layer on the last hidden state: ``value`` of the state before each action
+    products    "bfloat16" rounds the factors of every linear layer's product on a processor; the weights stay as they are
     chunk       how many logits may be in memory at once in ``evaluate``
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, *, reference: str = "none", value_head: bool = False, chunk: int = 2**24
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        reference: str = "none",
+        value_head: bool = False,
+        products: str = "float32",
+        chunk: int = 2**24,
     ) -> None:
         if reference not in REFERENCES:
             raise InputError(f"LanguagePolicy: `reference` should be one of {', '.join(REFERENCES)}, got {reference!r}.")
@@ -52,14 +62,18 @@ class LanguagePolicy:
                 "LanguagePolicy: reference='adapter' needs a model with a LoRA adapter, got one without. "
                 "Usual cause: `lora` not given."
             )
+        if products not in PRODUCTS:
+            raise InputError(f"LanguagePolicy: `products` should be one of {', '.join(PRODUCTS)}, got {products!r}.")
         self.model, self.tokenizer, self.chunk = model.eval(), tokenizer, chunk
         self.inner = _inner(model)
+        choose_products(self.model, rounded=products == "bfloat16")
         config = self.inner.config.get_text_config()
         self.vocabulary: int = config.vocab_size
         self.max_length: int | None = getattr(config, "max_position_embeddings", None)
         self.ends = end_tokens(self.inner, tokenizer)
         self.decoder = Decoder(tokenizer)
         self._logits_of = logits_from_hidden(self.inner)
+        self._hidden_states = flat_hidden_states if self._logits_of and reads_flat(self.inner) else padded_hidden_states
         self._adds_bos = tokenizer.bos_token_id is not None and tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
         self.value_head: torch.nn.Linear | None = None
         if value_head:
@@ -308,7 +322,7 @@ class LanguagePolicy:
         if logits_of is None:
             flat = self._from_whole_logits(batch, want, model)
         else:
-            flat["hidden"] = hidden_states(model, batch)
+            flat["hidden"] = self._hidden_states(model, batch)
             if want & {"log_prob", "entropy"}:
                 flat |= statistics_in_chunks(
                     flat["hidden"],

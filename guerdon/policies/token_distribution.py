@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+DRAWN_AT_ONCE = 2**21
+"""Probabilities in float64 in memory at once while drawing; more are not faster, and there are several tensors of them."""
+
 
 def uniforms(seed: int, task: str, index: int, count: int) -> np.ndarray:
     """[count] float64 in [0, 1): the stream of one row, keyed by (seed, task, index); a longer one begins with a shorter one.
@@ -54,6 +57,10 @@ def draw(logits: Tensor, uniform: Tensor, kept: Tensor | None = None) -> Tensor:
     >>> draw(torch.tensor([.5, .25, .25]).log().expand(3, 3), torch.tensor([0., .6, .99])).tolist()
     [0, 1, 2]
     """
+    size = max(1, DRAWN_AT_ONCE // logits.shape[1])
+    if len(logits) > size:
+        kept_parts = [None] * len(logits) if kept is None else kept.split(size)
+        return torch.cat([draw(*part) for part in zip(logits.split(size), uniform.split(size), kept_parts, strict=False)])
     if kept is not None:
         # Padding scatters to one column beyond the vocabulary, which is cut off again.
         allowed = torch.zeros(logits.shape[0], logits.shape[1] + 1, dtype=torch.bool, device=logits.device)

@@ -39,7 +39,7 @@ from torch import Tensor
 from guerdon.errors import ExpressionError, InputError
 from guerdon.judges.absolute import judge
 from guerdon.judges.pairwise import judge_wins
-from guerdon.rewards import checks
+from guerdon.rewards import checks, mathematics
 from guerdon.rewards.code import code
 from guerdon.rewards.fields import environment, field
 from guerdon.rewards.function import DERIVED, FunctionReward, checked_budget, reward
@@ -68,7 +68,7 @@ __all__ = [
     "steps",
 ]
 
-_VERSION = hashlib.sha256(Path(checks.__file__).read_bytes()).hexdigest()[:8]
+_VERSION = hashlib.sha256(b"".join(Path(str(m.__file__)).read_bytes() for m in (checks, mathematics))).hexdigest()[:8]
 
 
 def _written(factory: Callable[..., Any], **given: Any) -> str:
@@ -146,12 +146,12 @@ def numeric(
 def math(*, answer: str = "answer", budget: float | None = 5.0) -> FunctionReward:
     """1 where the completion states what the gold answer is, as math-verify judges; needs ``guerdon[check]``.
 
-    Plain numbers are compared at once. Gold mathematics is best between dollar signs: of a bare ``2x + 3`` math-verify reads
-    the 3. ``budget``: seconds an item may take (in the worker pool, from outside: a hung
-    simplification is a timeout of its item and nothing else). None: in this process, without any limit.
+    Most answers are compared without it, at its verdict: ``guerdon.rewards.mathematics``. Gold mathematics is best between dollar
+    signs: of a bare ``2x + 3`` math-verify reads the 3. ``budget``: seconds an item may take (in the worker pool, from outside: a
+    hung simplification is a timeout of its item and nothing else). None: in this process, without any limit.
     """
     _installed("math_verify", "math")
-    return _checker(checks.same_math, _written(math, answer=answer, budget=budget), budget, (0, 1), answer)
+    return _checker(mathematics.same_math, _written(math, answer=answer, budget=budget), budget, (0, 1), answer)
 
 
 def format(pattern: str, *, where: str = "full", budget: float | None = None) -> FunctionReward:

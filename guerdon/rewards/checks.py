@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import re
 from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
@@ -31,9 +30,6 @@ _MAX_DIGITS = 400
 
 Exact = Any
 """An int or a Fraction; type checkers know no number that is both."""
-
-PLAIN = re.compile(r"-?(?:0|[1-9]\d{0,11})(?:\.\d{1,5})?")
-"""Numbers of which every reader makes the same."""
 
 
 # ---- text
@@ -200,72 +196,6 @@ def _exactly(number: float) -> Fraction:
     return Fraction(str(number))
 
 
-# ---- mathematics
-
-
-def same_math(completion: str, answer: Any) -> float:
-    """1 if ``completion`` states what the gold ``answer`` is: math-verify's verdict, plain numbers decided without it.
-
-    A comparison that math-verify breaks on raises, where math-verify alone would say False.
-    """
-    gold = _text_of(answer)
-    verdict = plain_verdict(completion, gold)
-    return same_by_math_verify(completion, gold) if verdict is None else float(verdict)
-
-
-def plain_verdict(completion: str, answer: str) -> bool | None:
-    r"""Whether two plain numbers are equal; None where it takes a reader of mathematics to say.
-
-    ``completion`` is a number and nothing else, or has one ``\boxed{number}`` and no other mathematics.
-
-    >>> plain_verdict("42", "42"), plain_verdict(r"so \boxed{41}", "42"), plain_verdict("x+1", "42")
-    (True, False, None)
-    """
-    said = completion.strip()
-    if "\\boxed" in said:
-        before, _, rest = said.partition("\\boxed{")
-        said, _, after = rest.partition("}")
-        around = before + after
-        if "\\" in around or "$" in around or "{" in around or "answer" in around.lower():
-            return None
-    if PLAIN.fullmatch(said) and PLAIN.fullmatch(answer.strip()):
-        return Fraction(said) == Fraction(answer.strip())
-    return None
-
-
-def same_by_math_verify(completion: str, answer: str) -> float:
-    """What math-verify says, with its own time limits off: they are signals, which work in a main thread only."""
-    from math_verify import parse, verify
-
-    for name in ("math_verify.parser", "math_verify.grader"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # it warns that the limits are off
-    gold = _parsed_gold(answer)
-    said = parse(completion, parsing_timeout=None)
-    broken: Exception | None = None
-    for g in gold:
-        for s in said:
-            try:
-                if verify(g, s, timeout_seconds=None, raise_on_error=True):
-                    return 1.0
-            except (TypeError, ValueError, AttributeError, NotImplementedError, ArithmeticError, RecursionError) as error:
-                broken = error  # another pair may still agree
-    if broken is not None:
-        raise broken
-    return 0.0
-
-
-@lru_cache(maxsize=4096)
-def _parsed_gold(answer: str) -> Sequence[Any]:
-    from math_verify import parse
-
-    found = parse(answer, parsing_timeout=None, raise_on_error=True)
-    if not found:  # bare LaTeX is not seen as mathematics
-        found = parse(f"${answer}$", parsing_timeout=None, raise_on_error=True)
-    if not found:
-        raise ValueError(f"the gold answer should be mathematics, got {answer!r:.60}")
-    return found
-
-
 # ---- overlap
 
 
@@ -285,7 +215,7 @@ def overlap_score(completion: str, answer: str | Sequence[str], metric: str = "b
     return min(max(_metric(metric).sentence_score(completion, references).score / 100, 0.0), 1.0)
 
 
-WARM_UP = {"same_math": lambda: same_by_math_verify("$x$", "$x$"), "overlap_score": lambda: overlap_score("a", "a")}
+WARM_UP = {"overlap_score": lambda: overlap_score("a", "a")}
 """name -> a first call, in which libraries are imported: a worker makes it before the clock of the first item starts."""
 
 

@@ -18,6 +18,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 STANDALONE = True  # the worker pool may run this file without the package around it
@@ -34,13 +35,16 @@ def same_math(completion: str, answer: Any) -> float:
     if said is None:
         return same_by_math_verify(completion, gold)
     verdict = verdict_on(said, gold)
-    return _decided(completion, said, gold) if verdict is None else float(verdict)
+    if verdict is not None:
+        return float(verdict)
+    value = _stated_by_math_verify(said, gold) if said else None
+    return same_by_math_verify(completion, gold) if value is None else value
 
 
 def plain_verdict(completion: str, answer: str) -> bool | None:
     r"""Whether ``completion`` states ``answer``; None where it takes math-verify to say.
 
-    >>> plain_verdict("42", "42"), plain_verdict(r"so \boxed{41}", "42"), plain_verdict("x+1", "42")
+    >>> plain_verdict("42", "42"), plain_verdict(r"so \boxed{41}", "42"), plain_verdict(r"$\sin x$", "42")
     (True, False, None)
     >>> plain_verdict(r"we get $(x+1)^2$.", "$x^2+2x+1$"), plain_verdict(r"\boxed{2\sqrt{2}}", r"$\sqrt{8}$")
     (True, True)
@@ -52,16 +56,27 @@ def plain_verdict(completion: str, answer: str) -> bool | None:
 @lru_cache(maxsize=4096)
 def verdict_on(said: str, answer: str) -> bool | None:
     """``plain_verdict`` on what a completion states; the completions of a group often state the same."""
-    gold = stated(answer) or bare(answer)
+    gold = stated(answer) or _bare(answer)
     if gold is None:
         return None
     g, s = read(gold), read(said)
-    return None if g is None or s is None else compared(g, s)
+    if g is not None and said == "":
+        return False
+    if g is None or s is None:
+        return None
+    return True if _spelt(gold) == _spelt(said) else compared(g, s)
+
+
+def _spelt(latex: str) -> str:
+    """The same text for ways to write that math-verify can't tell apart."""
+    latex = re.sub(r"\s*\\(?:cdot|times)\s*", r"\\times ", latex.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac"))
+    return re.sub(r"\^\{(\d)\}", r"^\1", latex)
 
 
 # ---- math-verify
 
 
+@lru_cache(maxsize=4096)
 def same_by_math_verify(completion: str, answer: str) -> float:
     """What math-verify says, with its own time limits off: they are signals, which work in a main thread only."""
     return _verified(_parsed_gold(answer), _parse(completion))
@@ -72,11 +87,6 @@ def _stated_by_math_verify(said: str, answer: str) -> float | None:
     """``same_by_math_verify`` on what was stated; None if that can't be parsed, when it looks elsewhere in the completion."""
     parsed = _parse(f"\\boxed{{{said}}}")
     return None if not parsed or isinstance(parsed[0], str) else _verified(_parsed_gold(answer), parsed)
-
-
-def _decided(completion: str, said: str, answer: str) -> float:
-    value = _stated_by_math_verify(said, answer)
-    return same_by_math_verify(completion, answer) if value is None else value
 
 
 def _verified(gold: Sequence[Any], said: Sequence[Any]) -> float:
@@ -126,15 +136,21 @@ WARM_UP = {"same_math": lambda: same_by_math_verify("$x$", "$x$")}
 _TAIL = re.compile(r"\s*(?:\$\$?|\\\]|\\\))?[^%$\\{}\[\]]*")  # the end of the surrounding mathematics, and prose
 _PER_CENT = re.compile(r"percent|pct", re.IGNORECASE)
 _JOINS = re.compile(r"\s*(?:,?\s*(?:and|or)|,)?\s*")  # between dollars: math-verify makes one list of both
+_DISPLAY = re.compile(r"\\\[(?:[^$\\]|\\(?!\]))*\\\]")
 _SEPARATES = re.compile(r"\b(?:and|or)\b|[,;]")
 _NUMBER = r"-?(?:0|[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,11})(?:\.\d{1,9})?"
-_AT_END = re.compile(rf"(?:^|[A-Za-z:]\s+)({_NUMBER}\.?|-?[1-9]\d{{0,8}}/[1-9]\d{{0,8}})\s*$")
+_AT_END = re.compile(rf"(?:^|[A-Za-z:=]\s+)({_NUMBER}\.?|-?[1-9]\d{{0,8}}/[1-9]\d{{0,8}})\s*$", re.ASCII)
 _BARE_FRACTION = re.compile(r"-?\\frac\{\d+\}\{\d+\}")
-_BARE_NUMBER = re.compile(r"(?:^|[\s=])\W?\W?\W?\W?\d")
+_SEEN = re.compile(  # a number or sum after a space or =, a fraction of two numbers, brackets with space around them
+    r"(?:^|[\s=])(?:\*\*)?(?:[^\w\s(\\{]?-?\.?\d|-?\(-?\d[\d.\s+\-*×/^()÷]*[+\-*×/^()÷])"
+    r"|\\frac\{-?\d+(?:[.,]\d+)?\}\{-?\d|\s\[[^\n\]\[]+\]\s"
+)
+_LONE_FRACTION = re.compile(r"(-?\\frac\{\d+\}\{\d+\})\.?\s*$", re.ASCII)
+_LONE = re.compile(r"(?:^|[\s=])(-?(?:0|[1-9]\d{0,8})(?:\.\d{1,5})?)(?=[A-OQ-Za-oq-z\\]|\)?$)", re.ASCII)
 
 
 def stated(text: str) -> str | None:
-    r"""The part of ``text`` that math-verify would read, None if that is not certain.
+    r"""The part of ``text`` that math-verify would read, "" if it finds nothing there, None if that is not certain.
 
     >>> stated(r"We get $x=3$, so \boxed{\frac{3}{4}}."), stated("so $x = 3$."), stated("The answer is 42.")
     ('\\frac{3}{4}', 'x = 3', '42')
@@ -142,9 +158,15 @@ def stated(text: str) -> str | None:
     """
     if "\\fbox" in text:
         return None
-    if "\\boxed" in text:
+    box = text.find("\\boxed")
+    if box >= 0 and "}" in text[box + 8 :]:
         return _boxed(text)
-    return _in_dollars(text) if "$" in text else _at_end(text)
+    text = text.replace("\\boxed", "")  # empty or never closed: not a box to math-verify
+    if _BARE_FRACTION.fullmatch(text):
+        return text
+    if "$" in text:
+        return _in_dollars(text)
+    return (_at_end(text) or _lone_number(text)) if _seen_bare(text) else ""
 
 
 def _boxed(text: str) -> str | None:
@@ -162,19 +184,23 @@ def _boxed(text: str) -> str | None:
         return None
     if "final answer" in lower and ("i hope" in lower or any(c.isdigit() for c in tail)):
         return None
-    if "\\boxed" in text[:start] and (not _far(text[:start]) or "$" in tail or "\\" in tail):
+    if "\\boxed" in text[:start] and not _alone(text[:start].rstrip()):
         return None
-    return text[start + 7 : end].strip() or None
+    inside = text[start + 7 : end].strip()
+    return None if not inside or "$" in inside.replace("\\$", "") else inside
 
 
-def _far(before: str) -> bool:
-    """Whether an earlier box is far enough from what follows ``before`` not to be read as well."""
+def _alone(before: str) -> bool:
+    """Whether the boxes in ``before`` are neither near the last one nor in the same mathematics: those are read as well."""
     between = before[before.rfind("\\boxed") :].partition("}")[2]
-    between = between[between.rfind("}") + 1 :]
-    return len(between) >= 70 or (len(between) >= 10 and not _SEPARATES.search(between))
+    after = between[between.rfind("}") + 1 :]
+    before = before.removesuffix("$$").removesuffix("$").removesuffix("\\[").removesuffix("\\(")
+    same = "\\boxed" in before.rpartition("\n")[2] or "$$" in before or before.count("\\[") != before.count("\\]")
+    return not same and (len(after) >= 70 or (len(after) >= 10 and not _SEPARATES.search(between)))
 
 
 def _in_dollars(text: str) -> str | None:
+    text = _DISPLAY.sub("\0", text)
     outside, inside = (parts := text.split("$"))[::2], parts[1::2]
     tail = outside[-1]
     if len(parts) % 2 == 0 or not all(inside) or any("\n" in x for x in inside) or inside[-1].endswith("\\"):
@@ -183,8 +209,10 @@ def _in_dollars(text: str) -> str | None:
         return None
     if _PER_CENT.search(tail) or "%" in tail or any(c.isdigit() for c in tail):
         return None
-    if len(inside) > 1 and (_JOINS.fullmatch(outside[-2]) or _PER_CENT.match(outside[-2].lstrip()) or "%" in outside[-2]):
-        return None
+    if "\0" in text or len(inside) > 1:
+        between = outside[-2].rpartition("\0")[2]
+        if _JOINS.fullmatch(between) or _PER_CENT.match(between.lstrip()) or "%" in between:
+            return None
     return inside[-1].strip() if _answered_by(text, outside[-2]) else None
 
 
@@ -204,18 +232,29 @@ def _at_end(text: str) -> str | None:
     return found[1].removesuffix(".")
 
 
-def bare(answer: str) -> str | None:
+def _lone_number(text: str) -> str | None:
+    """The number of a text in which math-verify would see only one, as the 17 of 17\\pi without dollars."""
+    seen = list(_SEEN.finditer(text))
+    if len(seen) != 1 or "\\(" in text or "\\[" in text:
+        return None
+    found = _LONE.match(text, seen[0].start()) or _LONE_FRACTION.search(text)
+    return found[1] if found and _answered_by(text, text[: found.start(1)].removesuffix("=")) else None
+
+
+def _bare(answer: str) -> str | None:
     """A gold answer in LaTeX of which math-verify makes nothing unless it is put between dollars; None if that is not certain."""
-    if _BARE_FRACTION.fullmatch(answer.strip()):
-        return answer.strip()
-    seen = any(x in answer for x in ("$", "\\(", "\\[", "[", "\\frac", "answer")) or _BARE_NUMBER.search(answer)
-    return None if seen else answer.strip() or None
+    return None if "$" in answer or _seen_bare(answer) else answer.strip() or None
+
+
+def _seen_bare(text: str) -> bool:
+    """Whether a text without dollars and boxes may hold anything that math-verify takes for mathematics."""
+    return "\\(" in text or "\\[" in text or _SEEN.search(text) is not None
 
 
 # ---- numbers, surds and polynomials: {(what is under the root, ((variable, power), ...)): coefficient}
 
 Terms = Mapping[tuple[int, tuple[tuple[str, int], ...]], Fraction]
-_PI = "\\pi"
+_PI, _INFINITY = "\\pi", "\\infty"
 _MOST = 60  # terms, and digits of a power
 
 
@@ -293,8 +332,11 @@ def _float(a: Terms) -> float:
 # ---- reading
 
 
+_ENDLESS = (1, ((_INFINITY, 1),))
+
+
 class Value(NamedTuple):
-    """``form``: integer, decimal, scientific (decimal times a power of ten), percent, symbol (one letter), or an expression."""
+    """``form``: integer, decimal, scientific (decimal times a power of ten), percent, infinity, symbol (a letter), expression."""
 
     terms: Terms
     form: str = "expression"
@@ -322,12 +364,13 @@ Meaning = Value | Many | Equation | Word
 
 _LETTERS = "abknpqruvwxyz"  # of which no unit of math-verify is made but ab
 _TOKEN = re.compile(
-    rf"\s*(?:(?P<number>{_NUMBER[2:]}(?![\d.]))|(?P<letter>[{_LETTERS}])|(?P<command>\\(?:[dt]?frac|sqrt|pi|cdot|times)(?![a-zA-Z]))"
-    r"|(?P<sign>\\[{}]|[-+*/^(){}\[\],=]))"
+    rf"\s*(?:(?P<number>{_NUMBER[2:]}(?![\d.]))|(?P<letter>[{_LETTERS}])|(?P<command>\\(?:[dt]?frac|sqrt|pi|cdot|times|infty)(?![a-zA-Z]))"
+    r"|(?P<sign>\\[{}]|[-+*/^(){}\[\],=]))",
+    re.ASCII,
 )
-_UNIT = re.compile(r"(?<=[\d}])\s*\\text\s*\{\s*(?!and\b|or\b|percent|pct|inf)[a-z. ]+\}(?:\^\d|\^\{\d\})?$")
+_UNIT = re.compile(r"(?<=[\w}])\s*\\text\s*\{\s*(?!and\b|or\b|percent|pct|inf)[a-z. ]+\}(?:\^\d|\^\{\d\})?$")
 _WORD = re.compile(r"\\text\{\(?([A-Za-z][A-Za-z ]*)\)?\}|([A-D])")
-_NO_WORDS = re.compile(r"\b(?:and|or|e|i|d|pi|percent(?:age)?|pct)\b|inf|sqrt", re.IGNORECASE)
+_NO_WORDS = re.compile(r"\b(?:d|(?i:and|or|e|i|pi|percent(?:age)?|pct))\b|(?i:inf|sqrt)")
 _MATRIX = re.compile(r"\\begin\{([pb]matrix)\}(.*)\\end\{\1\}", re.DOTALL)
 _LEFT_RIGHT = re.compile(r"\\(?:left|right)(?=[()\[\]]|\\[{}])")
 
@@ -380,7 +423,19 @@ def _value(text: str) -> Value:
     reader = _Reader(text)
     value = reader.sum()
     reader.end()
-    return value
+    return _finite(value)
+
+
+def _finite(x: Value) -> Value:
+    if _INFINITY in _names(x):
+        raise _Unsure
+    return x
+
+
+def _exact_product(a: Terms, b: Terms) -> bool:
+    """Whether a decimal times a power of ten is a whole number also in floating point, as 3.2e5 is and 1.13e2 is not."""
+    x, y = _rational(a), _rational(b)
+    return x is not None and y is not None and 1 < y < 10**16 and x * y == Fraction(float(x) * float(y)) == int(x * y)
 
 
 class _Reader:
@@ -394,6 +449,8 @@ class _Reader:
             found = _TOKEN.match(text, at)
             if found is None or found.lastgroup is None:
                 raise _Unsure
+            if "," in found[0] and found.lastgroup == "number" and found[0] != text.removeprefix("-"):
+                raise _Unsure  # 1,234 is a number, (1,234) may be two
             self.tokens.append((found.lastgroup, found[found.lastgroup]))
             at = found.end()
         self.tokens.append(("end", ""))
@@ -433,7 +490,7 @@ class _Reader:
             self.at += 1
             items.append(self.sum())
         self.end()
-        return items[0] if len(items) == 1 else _collected("\\{\\}", items)
+        return _finite(items[0]) if len(items) == 1 else _collected("\\{\\}", items)
 
     def sum(self) -> Value:
         total = self.product()
@@ -448,20 +505,19 @@ class _Reader:
         while self.next in ("*", "/", "\\cdot", "\\times"):
             sign, base = self.take("*", "/", "\\cdot", "\\times"), self.tokens[self.at][1]
             x = self.factors()
-            ten = total.form in ("integer", "decimal") and sign != "/" and base == "10"
+            ten = total.form == "decimal" and sign != "/" and base == "10" and _exact_product(total.terms, x.terms)
             terms = _times(total.terms, _inverse(x.terms) if sign == "/" else x.terms)
-            form = "scientific" if ten and total.form == "decimal" else "expression"
-            total = Value(terms, form, total.decimals or x.decimals)
+            total = Value(terms, "scientific" if ten else "expression", total.decimals or x.decimals)
         return total
 
     def factors(self) -> Value:
         if self.next in ("+", "-"):
             sign = self.take("+", "-")
             x = self.factors()
-            form = x.form if x.form in ("integer", "decimal") else "expression"
+            form = x.form if x.form in ("integer", "decimal", "infinity") else "expression"
             return Value(_times(_constant(-1), x.terms), form, x.decimals) if sign == "-" else x
         total, fraction = self.factor()
-        while self.tokens[self.at][0] in ("letter", "command") and self.next not in ("\\cdot", "\\times") or self.next == "(":
+        while self.next == "(" or (self.tokens[self.at][0] in ("letter", "command") and self.next not in ("\\cdot", "\\times")):
             x, fraction = self.factor()
             if _rational(x.terms) is not None and _rational(total.terms) is not None:
                 return self.mixed(total, x, fraction)
@@ -487,8 +543,8 @@ class _Reader:
             value = Value(_constant(x), "decimal" if "." in text else "integer", "." in text)
         elif kind == "letter":
             value = Value({(1, ((text, 1),)): Fraction(1)}, "symbol")
-        elif text == "\\pi":
-            value = Value({(1, ((_PI, 1),)): Fraction(1)})
+        elif text in (_PI, _INFINITY):
+            value = Value({(1, ((text, 1),)): Fraction(1)}, "infinity" if text == _INFINITY else "expression")
         elif text.endswith("frac"):
             above, below = self.argument(), self.argument()
             fraction = above.form == below.form == "integer"
@@ -530,10 +586,15 @@ class _Reader:
 
 def _collected(brackets: str, items: list[Value]) -> Many:
     """Round and square brackets around two numbers in rising order are an interval to math-verify, in falling order a tuple."""
-    if not all(_is_constant(x.terms) for x in items):
+    endless = any(x.form == "infinity" for x in items)
+    if not all(x.form == "infinity" or _is_constant(x.terms) for x in items) or (
+        endless and not _open_at_infinity(brackets, items)
+    ):
         raise _Unsure
     if brackets == "\\{\\}":
         return Many("set", tuple(items))
+    if endless:
+        return Many(brackets, tuple(items))
     if len(items) > 2:
         if brackets != "()":
             raise _Unsure
@@ -541,9 +602,17 @@ def _collected(brackets: str, items: list[Value]) -> Many:
     low, high = (_float(x.terms) for x in items)
     if low < high - 1e-6:
         return Many(brackets, tuple(items))
-    if low < high + 1e-6 or brackets != "()":
+    if brackets != "()" or (low < high + 1e-6 and items[0].terms != items[1].terms):
         raise _Unsure
     return Many("tuple", tuple(items))
+
+
+def _open_at_infinity(brackets: str, items: list[Value]) -> bool:
+    """Whether these are ends from -infinity, or up to infinity, with a round bracket there."""
+    if len(items) != 2 or brackets not in ("()", "[)", "(]"):
+        return False
+    rising = all(x.form != "infinity" or x.terms[_ENDLESS] == end for x, end in zip(items, (-1, 1), strict=True))
+    return rising and all(x.form != "infinity" or bracket in "()" for x, bracket in zip(items, brackets, strict=True))
 
 
 # ---- comparing
@@ -574,29 +643,35 @@ def compared(gold: Meaning, said: Meaning) -> bool | None:
 
 def _same_equation(gold: Equation, said: Equation) -> bool | None:
     sides = (gold.left, gold.right, said.left, said.right)
+    solved = gold.left.form == said.left.form == "symbol" and all(_is_constant(e.right.terms) for e in (gold, said))
+    if solved and (gold.left != said.left or _same_value(gold.right, said.right) is False):
+        return False
     if any(x.decimals or x.form == "percent" for x in sides):
         return None
     g, s = (_plus(e.left.terms, _times(_constant(-1), e.right.terms)) for e in (gold, said))
     if g in (s, _times(_constant(-1), s)):
         return True if g else None
-    solved = all(e.left.form == "symbol" and _is_constant(e.right.terms) for e in (gold, said))
-    named = all(
-        e.left.form == "symbol" and not _names(e.left) & _names(e.right) and len(_names(e.right)) <= 1 and _degree(e.right) == 1
-        for e in (gold, said)
+    return False if _linear(g) and _linear(s) and not _proportional(g, s) else None
+
+
+def _linear(a: Terms) -> bool:
+    return all(root == 1 and sum(p for _, p in powers) in (0, 1) and len(powers) < 2 for root, powers in a) and not _is_constant(
+        a
     )
-    return False if solved or (named and gold.left == said.left) else None
+
+
+def _proportional(a: Terms, b: Terms) -> bool:
+    return set(a) == set(b) and len({a[key] / b[key] for key in a}) == 1
 
 
 def _names(x: Value) -> set[str]:
     return {name for _, powers in x.terms for name, _ in powers}
 
 
-def _degree(x: Value) -> int:
-    return max((abs(power) for _, powers in x.terms for _, power in powers), default=0)
-
-
 def _same_value(gold: Value, said: Value) -> bool | None:
     forms = {gold.form, said.form}
+    if "infinity" in forms:
+        return gold.terms == said.terms
     if "percent" in forms:
         return _same_percent(gold, said)
     if forms == {"symbol"}:
@@ -610,9 +685,9 @@ def _same_value(gold: Value, said: Value) -> bool | None:
         return _same_scientific(gold, said)
     if "decimal" in forms:
         plain = all(x.form == "decimal" or not x.decimals for x in (gold, said))
-        return _same_rounded(gold.terms, said.terms) if plain else None
+        return _same_rounded(gold.terms, said.terms) if plain else _apart(gold.terms, said.terms)
     if gold.decimals or said.decimals:
-        return None
+        return _apart(gold.terms, said.terms)
     return True if gold.terms == said.terms else _distinct(gold.terms, said.terms)
 
 
@@ -627,12 +702,17 @@ def _same_polynomial(gold: Value, said: Value, one_constant: bool) -> bool | Non
 
 
 def _distinct(a: Terms, b: Terms) -> bool | None:
-    """False if two unequal constants are too far apart for any rounding to make them equal."""
+    """False if two unequal exact constants are too far apart for any rounding to make them equal."""
     x, y = _rational(a), _rational(b)
-    if x is not None and y is not None:
-        return False if abs(x - y) > Fraction(1, 10**6) else None
-    p, q = _float(a), _float(b)
-    return False if abs(p - q) > 1e-6 + 1e-9 * max(abs(p), abs(q)) else None
+    if x is None or y is None:
+        return _apart(a, b)
+    return False if abs(x - y) > Fraction(1, 10**6) else None
+
+
+def _apart(a: Terms, b: Terms) -> bool | None:
+    """False if two constants differ by more than floating point may err."""
+    x, y = _float(a), _float(b)
+    return False if abs(x - y) > 1e-5 + 1e-9 * max(abs(x), abs(y)) else None
 
 
 def _rounded(a: Terms) -> int | None:
@@ -650,11 +730,13 @@ def _same_rounded(a: Terms, b: Terms) -> bool | None:
 
 def _same_scientific(gold: Value, said: Value) -> bool | None:
     if gold.form == said.form:
-        return True if gold == said else _distinct(gold.terms, said.terms)
+        return True if gold == said else _apart(gold.terms, said.terms)
     number, other = (gold, said) if gold.form == "scientific" else (said, gold)
     if other.form == "decimal":
         return _same_rounded(gold.terms, said.terms)
-    return _distinct(number.terms, other.terms) if number.terms != other.terms else None  # its product is a float's
+    if number.terms != other.terms:
+        return _apart(number.terms, other.terms)
+    return True if other.form == "integer" else None
 
 
 def _same_percent(gold: Value, said: Value) -> bool | None:
@@ -668,10 +750,10 @@ def _same_percent(gold: Value, said: Value) -> bool | None:
         return _same_rounded(_constant(hundredths[0]), _constant(hundredths[1]))
     if gold.form == said.form:
         return x == y
-    part, other = (x, y) if gold.form == "percent" else (y, x)
-    if other.denominator > 1:
-        return part / 100 == other
-    return None if part == 100 * other and part else part == other
+    part, y, other = (x, y, said) if gold.form == "percent" else (y, x, gold)
+    if other.form != "integer":
+        return None if part == y else part / 100 == y
+    return None if part == 100 * y and part else part == y
 
 
 def _same_many(gold: Many, said: Many) -> bool | None:
@@ -684,7 +766,7 @@ def _same_many(gold: Many, said: Many) -> bool | None:
     if gold.kind == said.kind == "set":
         ordered = [sorted(x.items, key=lambda v: _float(v.terms)) for x in (gold, said)]
         for items in ordered:
-            if any(_float(b.terms) - _float(a.terms) < 1e-5 for a, b in zip(items, items[1:], strict=False)):
+            if any(_float(b.terms) - _float(a.terms) < 1e-5 for a, b in pairwise(items)):
                 return None
         return _all(*ordered)
     if gold.kind == said.kind:

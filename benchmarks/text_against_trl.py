@@ -1,0 +1,528 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Steps on text beside TRL's trainers: the same model, weights, data, batch, optimiser, number format and threads.
+
+    python benchmarks/text_against_trl.py speed [grpo dpo reward]   a step of either in turn, in one process
+    python benchmarks/text_against_trl.py memory                    peak memory with a vocabulary of 151,936, a process each
+    python benchmarks/text_against_trl.py half                      float32 and bfloat16 in turn: time, and what is learned
+    python benchmarks/text_against_trl.py page                      writes the text part of docs/performance.md
+
+A step is all of it: for GRPO prompts, 128 completions of 32 tokens, rewards, advantages, loss, gradient, optimiser and metrics;
+for pairs tokenising (TRL did it before), reference, loss, gradient, optimiser and metrics. Ours runs inside TRL's callback after
+each of its own, so both meet the same neighbours on the machine. Before that, both losses on the same tokens are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from guerdon.credit import group_relative
+from guerdon.objectives import bradley_terry, clipped_surrogate, dpo, pair_mean, token_mean
+from guerdon.policies.language import LanguagePolicy
+from guerdon.policies.products import product
+from guerdon.policies.tokenizer import word_tokenizer
+from guerdon.protocols import Context, Sampling
+from guerdon.rewards import reward
+from guerdon.training.binding import bind
+from guerdon.training.loop import Progress, Run
+from guerdon.training.observers import Jsonl
+from guerdon.training.recipe import Recipe, Stage, Term
+from guerdon.training.sources import Pairs, Prompts
+
+HERE = Path(__file__).parent
+RESULTS, PAGE = HERE / "results" / "text_speed.json", HERE.parent / "docs" / "performance.md"
+BEGIN, END = "<!-- text: python benchmarks/text_against_trl.py page -->", "<!-- end of text -->"
+
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWX"
+WIDTH, LAYERS, HEADS, VOCABULARY, WIDE = 256, 4, 4, 54, 151_936
+PROMPTS, SAMPLES, NEW, CONTEXT = 16, 8, 32, 16
+PAIRS, LONGEST = 64, 48
+LR, BETA, WARM = 1e-4, 0.1, 2
+
+
+# ---- what both are given
+
+
+def tokenizer(drawable: bool = True) -> Any:
+    """``drawable`` False: its end token lies outside the model's vocabulary, so that every completion has all 32 tokens."""
+    made = word_tokenizer(LETTERS)
+    if not drawable:
+        made.add_special_tokens({"eos_token": "<end>"})
+    return made
+
+
+def model(kind: str = "LlamaForCausalLM", vocabulary: int = VOCABULARY, **more: Any) -> Any:
+    import transformers
+
+    config = transformers.LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=WIDTH,
+        intermediate_size=3 * WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        max_position_embeddings=128,
+        initializer_range=WIDTH**-0.5,
+        bos_token_id=1,
+        eos_token_id=None,
+        pad_token_id=0,
+        **more,
+    )
+    torch.manual_seed(0)
+    return getattr(transformers, kind)(config)
+
+
+def words(rng: np.random.Generator, count: int) -> str:
+    return "".join(rng.choice(list(LETTERS), count))
+
+
+def prompts() -> list[str]:
+    rng = np.random.default_rng(0)
+    return [words(rng, CONTEXT - 1) for _ in range(512)]  # and the token that begins a text
+
+
+def pairs() -> list[tuple[str, str, str]]:
+    """(prompt, better, worse); a whole row, its end token included, has 24 to 48 tokens."""
+    rng = np.random.default_rng(0)
+    return [(words(rng, 15), *(words(rng, n) for n in rng.integers(7, LONGEST - CONTEXT, 2))) for _ in range(16 * PAIRS)]
+
+
+def praised(completion: str) -> float:
+    return completion.count("a") / NEW
+
+
+# ---- a step of guerdon
+
+
+def last_value(value: Tensor, mask: Tensor, first: Tensor, second: Tensor, target: Tensor) -> Any:
+    """Bradley and Terry on the value head before a row's last token."""
+    return bradley_terry(value.gather(1, mask.sum(1, keepdim=True) - 1)[:, 0], first, second, target)
+
+
+def stage_of(case: str) -> Stage:
+    fixed = {"name": case, "steps": 10**9, "lr": LR}
+    if case == "grpo":
+        contexts = [Context(p, p) for p in prompts()]
+        return Stage(
+            source=Prompts(contexts, PROMPTS, SAMPLES, Sampling(NEW)),
+            terms=[Term(1.0, clipped_surrogate, token_mean)],
+            reward=reward(praised),
+            credit=bind(group_relative, scale="std", eps=1e-4),
+            **fixed,
+        )
+    objective = bind(dpo, beta=BETA) if case == "dpo" else last_value
+    return Stage(source=Pairs([(*p, 1.0) for p in pairs()], PAIRS), terms=[Term(1.0, objective, pair_mean)], **fixed)
+
+
+@dataclass
+class Ours:
+    """The loop's own step, with its metrics written."""
+
+    policy: LanguagePolicy
+    stage: Stage
+    directory: Path
+
+    def __post_init__(self) -> None:
+        jsonl = Jsonl()
+        jsonl.start({}, self.directory, 0)
+        recipe = Recipe("benchmark", lambda: self.policy, [self.stage], checkpoint_every=10**9, save_rollouts_every=0)
+        self.run = Run(recipe, self.directory, self.policy, Progress(), [jsonl])
+        self.updater = self.policy.updater()
+
+    def step(self) -> None:
+        self.run.step(self.stage, self.updater)
+
+
+def ours_of(case: str, directory: Path, vocabulary: int = VOCABULARY, **settings: Any) -> Ours:
+    more = {"grpo": {}, "dpo": {"reference": "copy"}, "reward": {"value_head": True}}[case]
+    policy = LanguagePolicy(model(vocabulary=vocabulary), tokenizer(case != "grpo"), **more, **settings)
+    return Ours(policy, stage_of(case), directory)
+
+
+# ---- TRL's trainer
+
+
+def theirs_of(case: str, directory: Path, steps: int, vocabulary: int = VOCABULARY) -> Any:
+    import transformers
+    import trl
+    from datasets import Dataset
+    from datasets.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    config, trainer = {
+        "grpo": (trl.GRPOConfig, trl.GRPOTrainer),
+        "dpo": (trl.DPOConfig, trl.DPOTrainer),
+        "reward": (trl.RewardConfig, trl.RewardTrainer),
+    }[case]
+    own: dict[str, dict[str, Any]] = {
+        "grpo": {"num_generations": SAMPLES, "max_completion_length": NEW},
+        "dpo": {"beta": BETA},
+        "reward": {},
+    }
+    arguments = config(
+        output_dir=str(directory),
+        per_device_train_batch_size=PROMPTS * SAMPLES if case == "grpo" else PAIRS,
+        max_steps=steps,
+        learning_rate=LR,
+        lr_scheduler_type="constant",
+        gradient_checkpointing=False,  # it saves memory that is not short here, for time
+        use_cpu=True,
+        bf16=False,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        **own[case],
+    )
+    rows: dict[str, Sequence[Any]]
+    if case == "grpo":
+        rows = {"prompt": prompts()}
+    elif case == "dpo":
+        rows = dict(zip(("prompt", "chosen", "rejected"), zip(*pairs(), strict=True), strict=True))
+    else:
+        # The score stands on the last token; ours on the state before the end token, which is the same place.
+        ids = [[tokenizer()(prompt + text).input_ids for text in both] for prompt, *both in pairs()]
+        rows = {"chosen_ids": [a for a, _ in ids], "rejected_ids": [b for _, b in ids]}
+    more: dict[str, Any] = {}
+    if case == "grpo":
+        more["reward_funcs"] = lambda completions, **_: [praised(c) for c in completions]
+    if case == "dpo":
+        more["ref_model"] = model(vocabulary=vocabulary)
+    kind = {"kind": "LlamaForSequenceClassification", "num_labels": 1} if case == "reward" else {}
+    made = trainer(
+        model=model(vocabulary=vocabulary, **kind),
+        args=arguments,
+        train_dataset=Dataset.from_dict({k: list(v) for k, v in rows.items()}),
+        processing_class=tokenizer(case != "grpo"),
+        **more,
+    )
+    made.remove_callback(transformers.PrinterCallback)
+    return made
+
+
+# ---- in turn
+
+
+def clocks() -> np.ndarray:
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def in_turn(trainer: Any, step: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
+    """[steps, 2] seconds of wall and of processor time: of ``step``, and of the trainer's own."""
+    from transformers import TrainerCallback
+
+    ours, theirs = [], []
+
+    class Turn(TrainerCallback):
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            self.since = clocks()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            at = clocks()
+            theirs.append(at - self.since)
+            step()
+            self.since = clocks()
+            ours.append(self.since - at)
+
+    trainer.add_callback(Turn())
+    trainer.train()
+    return np.stack(ours[WARM:]), np.stack(theirs[WARM:])
+
+
+def speed(cases: Sequence[str], steps: int) -> None:
+    peak = matmul_peak()
+    print(f"matmul of 2048 x 2048: {peak / 1e9:.0f} GFLOP/s", flush=True)
+    for case in cases:
+        with tempfile.TemporaryDirectory() as directory:
+            ours = ours_of(case, Path(directory) / "ours")
+            trainer = theirs_of(case, Path(directory) / "theirs", steps + WARM)
+            difference = disagreement(case, ours, trainer)
+            a, b = in_turn(trainer, ours.step)
+        ratio = b / a
+        least = arithmetic(case, ours.policy) / peak
+        found = {
+            "guerdon": a.round(4).tolist(),
+            "trl": b.round(4).tolist(),
+            "ratio": spread(ratio[:, 0]),
+            "ratio in processor time": spread(ratio[:, 1]),
+            "loss differs by": difference,
+            "threads": torch.get_num_threads(),
+            "share of matmul peak": least / float(np.median(a[:, 0])),
+        }
+        print(case, *(f"{k} {v}" for k, v in found.items() if k not in ("guerdon", "trl")), sep="\n  ", flush=True)
+        print("  medians", np.median(a, 0).round(3), np.median(b, 0).round(3), flush=True)
+        store("speed", case, found)
+
+
+def spread(x: np.ndarray) -> list[float]:
+    """Lower quartile, median, upper quartile."""
+    return np.quantile(x, [0.25, 0.5, 0.75]).round(3).tolist()
+
+
+# ---- are they the same step?
+
+
+def disagreement(case: str, ours: Ours, trainer: Any) -> float:
+    """The largest difference of the two losses, and of any gradient relative to the largest, on one batch."""
+    stage, policy = ours.stage, ours.policy
+    batch = stage.source.batch(0, policy, 0)
+    r, c = batch.rollouts, batch.comparisons
+    if case == "reward":
+        with torch.no_grad():
+            policy.value_head.weight.copy_(trainer.model.score.weight)
+    want = {"grpo": {"log_prob"}, "dpo": {"log_prob", "ref_log_prob"}, "reward": {"value"}}[case]
+    out = policy.evaluate(r, frozenset(want))
+    trainer.model.train()
+    if c is None:
+        advantage = torch.randn(len(r), generator=torch.Generator().manual_seed(0))
+        loss = clipped_surrogate(out["log_prob"], r.log_prob, advantage[:, None].expand_as(r.log_prob), r.mask)
+        mine = token_mean(loss, token_mean.count(r.mask))
+        ids = torch.tensor(r.field("context_ids").values)
+        data = {"prompt_ids": ids, "prompt_mask": torch.ones_like(ids), "completion_ids": r.action}
+        data |= {"completion_mask": r.mask.long(), "advantages": advantage, "old_per_token_logps": r.log_prob}
+        trainer.current_gradient_accumulation_steps = 1
+        theirs = trainer._compute_loss(trainer.model, data | {"num_items_in_batch": r.mask.sum()})
+    else:
+        pair = (c.first[:, 0], c.second[:, 0], c.target)
+        loss = dpo(out["log_prob"], out["ref_log_prob"], r.mask, *pair, beta=BETA) if case == "dpo" else None
+        loss = last_value(out["value"], r.mask, *pair) if loss is None else loss
+        mine = pair_mean(loss, len(c))
+        trained = trainer.train_dataset.select(picked(len(trainer.train_dataset)))
+        inputs = trainer.data_collator(list(trained))
+        theirs = trainer.compute_loss(trainer.model, inputs)
+    theirs.backward()
+    mine.backward()
+    grads = dict(trainer.model.named_parameters())
+    shared = [(p.grad, grads[k].grad) for k, p in policy.inner.named_parameters() if k in grads and p.grad is not None]
+    scale = max(float(g.abs().max()) for _, g in shared)
+    worst = max(float((a - b).abs().max()) for a, b in shared) / scale
+    policy.inner.zero_grad()
+    trainer.model.zero_grad()
+    worst = max(worst, abs(float(mine) - float(theirs)))
+    if not worst < 1e-4:
+        raise SystemExit(f"{case}: expected the same loss and gradient, got {float(mine)} and {float(theirs)}, apart by {worst}.")
+    return worst
+
+
+def picked(count: int) -> list[int]:
+    from guerdon.training.sources import picks
+
+    return [i for i, _ in picks(count, PAIRS, 0, 0)]
+
+
+# ---- how far from the machine's limit
+
+
+def matmul_peak(size: int = 2048) -> float:
+    """Floating-point operations a second of a large float32 product, by the faster of MKL and oneDNN; the best of several."""
+    a = torch.randn(size, size)
+    best = 0.0
+    for _ in range(12):
+        start = time.perf_counter()
+        product(a, a, rounded=False)
+        best = max(best, 2 * size**3 / (time.perf_counter() - start))
+    return best
+
+
+def arithmetic(case: str, policy: LanguagePolicy) -> float:
+    """Multiplications and additions that a step cannot do without: 2 a weight and token forward, twice that backward.
+
+    Shared prompts count once; attention, norms and activations are left out, padding too.
+    """
+    block = sum(p.numel() for k, p in policy.inner.named_parameters() if "layers" in k and p.dim() == 2)
+    head = WIDTH * policy.vocabulary
+    if case == "grpo":
+        rows = PROMPTS * SAMPLES
+        read = PROMPTS * CONTEXT + rows * (NEW - 1)
+        return 2 * 4 * (read * block + rows * NEW * head)  # once to sample, three times to learn
+    lengths = [[len(x) + 1 for x in p[1:]] for p in pairs()]
+    predicted = PAIRS * float(np.mean([sum(n) for n in lengths]))
+    read = PAIRS * CONTEXT + predicted - 2 * PAIRS
+    return 2 * (4 if case == "dpo" else 3) * (read * block + (predicted * head if case == "dpo" else 0))
+
+
+# ---- bfloat16
+
+
+def half(seeds: int, steps: int) -> None:
+    """GRPO with float32 and with bfloat16 products, a step of either in turn: time, and the mean reward of each step."""
+    curves: dict[str, list[list[float]]] = {"float32": [], "bfloat16": []}
+    took: dict[str, list[list[float]]] = {"float32": [], "bfloat16": []}
+    for seed in range(seeds):
+        with tempfile.TemporaryDirectory() as directory:
+            runs = {k: ours_of("grpo", Path(directory) / k, products=k) for k in curves}
+            for r in runs.values():
+                r.run.recipe = replace(r.run.recipe, seed=seed)
+            for _ in range(steps):
+                for k, r in runs.items():
+                    at = clocks()
+                    r.step()
+                    took[k].append((clocks() - at).tolist())
+            for k, r in runs.items():
+                lines = map(json.loads, (r.directory / "metrics.jsonl").read_text().splitlines())
+                curves[k].append([round(x["reward/total"], 4) for x in lines])
+                print(seed, k, curves[k][-1], flush=True)
+    ratio = np.array(took["float32"]) / np.array(took["bfloat16"])
+    found = {"float32 over bfloat16": spread(ratio[:, 0]), "in processor time": spread(ratio[:, 1]), "reward": curves}
+    print({k: v for k, v in found.items() if k != "reward"}, flush=True)
+    store("half", "grpo", found)
+
+
+# ---- memory
+
+
+def memory() -> None:
+    """Peak resident memory of a process that does two steps with the wide vocabulary, and of it what the steps added."""
+    for case in ("grpo",):
+        found = {}
+        for who in ("guerdon", "trl"):
+            done = subprocess.run([sys.executable, __file__, "peak", case, who], check=True, capture_output=True, text=True)
+            found[who] = json.loads(done.stdout.splitlines()[-1])
+        print(case, found, flush=True)
+        store("memory", case, found)
+
+
+def peak(case: str, who: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        if who == "guerdon":
+            ours = ours_of(case, Path(directory) / "ours", WIDE)
+            before = resident("VmRSS")
+            for _ in range(2):  # in the second the optimiser has its memory
+                ours.step()
+        else:
+            trainer = theirs_of(case, Path(directory) / "theirs", 2, WIDE)
+            before = resident("VmRSS")
+            trainer.train()
+        print(json.dumps({"MiB before": before, "MiB at most": resident("VmHWM")}))
+
+
+def resident(what: str) -> int:
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(what))
+    return int(line.split()[1]) // 1024
+
+
+# ---- the page
+
+
+def page() -> None:
+    """The part of the page between the markers; a new page has nothing else yet."""
+    told = json.loads(RESULTS.read_text())
+    text = PAGE.read_text() if PAGE.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
+    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
+    PAGE.write_text(f"{before}{BEGIN}\n\n{chr(10).join(lines(told))}\n\n{END}{after}")
+
+
+def lines(told: dict[str, Any]) -> list[str]:
+    names = {
+        "grpo": f"GRPO, {PROMPTS} prompts x {SAMPLES} completions of {NEW} tokens",
+        "dpo": f"DPO, {PAIRS} pairs of up to {LONGEST} tokens",
+        "reward": f"reward model, {PAIRS} pairs of up to {LONGEST} tokens",
+    }
+    said = f"""A step from end to end: {LAYERS} layers of width {WIDTH}, vocabulary {VOCABULARY}, float32. Both take a step in
+        turn in one process, so both meet the same neighbours on the machine; before that, losses and gradients on the same tokens
+        agree. Medians, quartiles in brackets. Of the limit: the time that a large matrix product would take for the arithmetic
+        that the step cannot do without, over the step's own."""
+    out = ["## Text beside TRL", "", filled(said), ""]
+    out += [
+        "| step | threads | guerdon | TRL | times as fast | in processor time | of the limit |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for case, name in names.items():
+        if r := told.get("speed", {}).get(case):
+            a, b = (np.median(np.array(r[k]), 0)[0] for k in ("guerdon", "trl"))
+            ratios = [f"{x[1]:.2f} [{x[0]:.2f}, {x[2]:.2f}]" for x in (r["ratio"], r["ratio in processor time"])]
+            share = f"{r['share of matmul peak']:.0%}"
+            out.append(f"| {name} | {r['threads']} | {a:.2f} s | {b:.2f} s | {ratios[0]} | {ratios[1]} | {share} |")
+    if r := told.get("memory", {}).get("grpo"):
+        most = [r[k]["MiB at most"] for k in ("guerdon", "trl")]
+        added = [r[k]["MiB at most"] - r[k]["MiB before"] for k in ("guerdon", "trl")]
+        said = f"""With a vocabulary of {WIDE:,} the process of the GRPO step takes {most[0]:,} MiB at most, TRL's {most[1]:,}:
+            {most[0] / most[1]:.2f} of it. Of that the steps added {added[0]:,} and {added[1]:,}: {added[0] / added[1]:.2f}."""
+        out += ["", filled(said)]
+    if r := told.get("half", {}).get("grpo"):
+        wall, used = r["float32 over bfloat16"][1], r["in processor time"][1]
+        curves = {k: np.array(v) for k, v in r["reward"].items()}
+        seeds, steps = curves["float32"].shape
+        said = f"""`LanguagePolicy(products="bfloat16")` makes the GRPO step {wall:.2f} times as fast, {used:.2f} in processor
+            time. Over {seeds} seeds its mean reward goes from {curves["bfloat16"][:, :5].mean():.3f} in the first five steps to
+            {curves["bfloat16"][:, -5:].mean():.3f} in the last five of {steps}; with float32 products from
+            {curves["float32"][:, :5].mean():.3f} to {curves["float32"][:, -5:].mean():.3f}."""
+        out += ["", filled(said)]
+    versions = ", ".join(f"{k} {v}" for k, v in told["about"].items() if k not in ("date", "machine"))
+    return [*out, "", f"{told['about']['date']}; {told['about']['machine']}; {versions}."]
+
+
+def filled(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), 150)
+
+
+# ---- storing
+
+
+def about() -> dict[str, str]:
+    packages = ("guerdon", "trl", "transformers", "torch", "numpy")
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        **{p: version(p) for p in packages},
+    }
+
+
+def store(kind: str, case: str, value: Any) -> None:
+    stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    stored["about"] = about()
+    stored.setdefault(kind, {})[case] = value
+    unfinished = RESULTS.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(stored, indent=1) + "\n")
+    os.replace(unfinished, RESULTS)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    fast = commands.add_parser("speed")
+    fast.add_argument("cases", nargs="*", default=["grpo", "dpo", "reward"])
+    fast.add_argument("--steps", type=int, default=20)
+    fast.add_argument("--threads", type=int, default=2)
+    commands.add_parser("memory")
+    rounded = commands.add_parser("half")
+    rounded.add_argument("--seeds", type=int, default=3)
+    rounded.add_argument("--steps", type=int, default=30)
+    rounded.add_argument("--threads", type=int, default=2)
+    commands.add_parser("page")
+    one = commands.add_parser("peak")
+    one.add_argument("case")
+    one.add_argument("who")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(getattr(options, "threads", 2))
+    if options.command == "speed":
+        speed(options.cases, options.steps)
+    elif options.command == "memory":
+        memory()
+    elif options.command == "half":
+        half(options.seeds, options.steps)
+    elif options.command == "page":
+        page()
+    elif options.command == "peak":
+        peak(options.case, options.who)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A batch as one row of tokens: every different context once, then every completion, without padding.
+
+Norms, projections and the rest of a layer see M tokens and nothing else; only attention sees the rows, which are laid out for it,
+[N, L], and taken apart again. A model is read like this through the attention interface of Transformers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding, scaled_dot_product_attention
+
+from guerdon.policies.cache import cache_is_plain
+from guerdon.policies.token_batch import TokenBatch
+
+NAME = "guerdon_flat"
+
+
+class _NotFlat(Exception):
+    """The model's attention asks for something that a flat row does not have."""
+
+
+class FlatRow:
+    """The M tokens of a batch that have to be read.
+
+    ids, position [1, M]; at [N, L]: where in the row the tokens of each of the batch's rows are, 0 for padding on the right;
+    back [M]: one place in ``at`` of each token; predicts [number of steps taken]: the tokens that predict them
+    """
+
+    def __init__(self, batch: TokenBatch) -> None:
+        device = batch.ids.device
+        before = batch.before
+        unique = {c: k for k, c in enumerate(dict.fromkeys(map(tuple, batch.contexts)))}
+        which = torch.tensor([unique[tuple(c)] for c in batch.contexts], device=device)
+        size = torch.tensor([len(c) for c in unique], device=device)
+        start = size.cumsum(0) - size
+        read = torch.zeros_like(before).scatter_reduce(0, batch.row, batch.step, "amax")  # the last token taken predicts nothing
+        begin = int(size.sum()) + read.cumsum(0) - read
+        column = torch.arange(batch.ids.shape[1], device=device)
+        in_context = column < before[:, None]
+        at = torch.where(in_context, start[which, None] + column, begin[:, None] + column - before[:, None])
+        there = column < (before + read)[:, None]
+        self.at = torch.where(there, at, 0)
+        places = there.flatten().nonzero()[:, 0]
+        self.back = torch.zeros(int(size.sum() + read.sum()), dtype=torch.long, device=device)
+        self.back[at.flatten()[places]] = places
+        self.ids = batch.ids.flatten()[self.back][None]
+        self.position = (self.back % batch.ids.shape[1])[None]
+        self.predicts = self.at[batch.row, batch.column]
+
+    def rows(self, x: Tensor) -> Tensor:
+        """[N, h, L, d] of [1, h, M, d]."""
+        flat = x.transpose(1, 2).flatten(2)[0]
+        return embedding(self.at, flat).unflatten(2, (x.shape[1], -1)).transpose(1, 2)
+
+    def row(self, x: Tensor) -> Tensor:
+        """[1, M, h, d] of [N, h, L, d]."""
+        flat = x.transpose(1, 2).flatten(2).flatten(0, 1)
+        return embedding(self.back, flat).unflatten(1, (x.shape[1], -1))[None]
+
+
+def _attention(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **how: Any) -> tuple[Tensor, None]:
+    flat: FlatRow | None = how.get("flat")
+    if flat is None or any(how.get(k) is not None for k in ("softcap", "s_aux", "sliding_window", "position_bias")):
+        raise _NotFlat
+    several = query.shape[1] // key.shape[1]  # grouped queries
+    key, value = (flat.rows(x).repeat_interleave(several, 1) if several > 1 else flat.rows(x) for x in (key, value))
+    return flat.row(scaled_dot_product_attention(flat.rows(query), key, value, is_causal=True, scale=how.get("scaling"))), None
+
+
+@contextlib.contextmanager
+def _flat_attention(model: Any) -> Iterator[None]:
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, _attention)
+    was = model.config._attn_implementation
+    model.config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = was
+
+
+def flat_hidden_states(model: Any, batch: TokenBatch) -> Tensor:
+    """[steps taken, D] last hidden states of ``model.base_model`` from which the steps are predicted, with gradient."""
+    flat = FlatRow(batch)
+    with _flat_attention(model):
+        states = model.base_model(input_ids=flat.ids, position_ids=flat.position, flat=flat, use_cache=False).last_hidden_state
+    return states[0][flat.predicts]
+
+
+def padded_hidden_states(model: Any, batch: TokenBatch) -> Tensor:
+    """The same with every row read whole, padding and all."""
+    return model.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state[batch.row, batch.column]
+
+
+@torch.no_grad()
+def reads_flat(model: Any) -> bool:
+    """Whether ``model`` says the same of a flat row as of padded rows. It is asked rather than its name."""
+    parameters = inspect.signature(model.base_model.forward).parameters
+    if not (getattr(model, "_supports_attention_backend", False) and "position_ids" in parameters and cache_is_plain(model)):
+        return False
+    vocabulary = model.config.get_text_config().vocab_size
+    batch = TokenBatch.of(
+        [[1 % vocabulary], [1 % vocabulary], [3 % vocabulary, 2 % vocabulary]],
+        (torch.arange(9).reshape(3, 3) * 7 + 1) % vocabulary,
+        torch.tensor([[True, True, False], [True, False, True], [True, True, True]]),
+        next(model.parameters()).device,
+    )
+    padded = padded_hidden_states(model, batch)
+    try:
+        flat = flat_hidden_states(model, batch)
+    except (_NotFlat, TypeError):  # TypeError: a layer that doesn't hand on what it doesn't know
+        return False
+    tolerance = 1e-3 if padded.dtype.itemsize >= 4 else 5e-2
+    return torch.allclose(flat, padded, rtol=tolerance, atol=tolerance * float(padded.abs().max()))

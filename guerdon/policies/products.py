@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The matrix products of a model's linear layers on a processor, by oneDNN where PyTorch's own choice leaves much of it idle.
+
+PyTorch hands float32 products to MKL, which on processors of another maker than its own uses half of the vector width. oneDNN
+uses all of it and sums in float32 as well: the results differ in rounding alone.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+PART = 1024
+
+
+@functools.cache
+def mkl_holds_back() -> bool:
+    """Whether this is a processor with 512-bit vectors on which MKL does not use them."""
+    info = Path("/proc/cpuinfo")
+    wide = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkl.is_available()
+    return wide and torch.backends.mkldnn.is_available() and info.is_file() and "GenuineIntel" not in info.read_text()
+
+
+def product(a: Tensor, b: Tensor, rounded: bool) -> Tensor:
+    """[m, n] a bᵀ of ``a`` [m, k] and ``b`` [n, k] in float32, or with ``rounded`` in bfloat16, the result too.
+
+    >>> product(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [5.0, 6.0]]), rounded=False).tolist()
+    [[11.0, 17.0]]
+    """
+    if rounded:
+        return (a.bfloat16() @ b.bfloat16().t()).float()
+    return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "") if mkl_holds_back() else a @ b.t()
+
+
+class _Product(torch.autograd.Function):
+    """``product``, its two gradients being products of the same kind."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, rounded: bool) -> Tensor:
+        ctx.save_for_backward(a, b)
+        ctx.rounded = rounded
+        return product(a, b, rounded)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        (a, b), (of_a, of_b, _) = ctx.saved_tensors, ctx.needs_input_grad
+        for_b = None
+        if of_b:
+            # Transposed, a long batch does not fit the caches; a part of it does.
+            parts = zip(gradient.split(PART), a.split(PART), strict=True)
+            for_b = functools.reduce(Tensor.add_, (product(g.t(), x.t(), ctx.rounded) for g, x in parts))
+        return product(gradient, b.t(), ctx.rounded) if of_a else None, for_b, None
+
+
+class Linear(torch.nn.Linear):
+    """A linear layer that calls ``product`` for float32 on a processor, and is PyTorch's own elsewhere."""
+
+    rounded = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or x.dtype != torch.float32 or self.weight.dtype != torch.float32:
+            return super().forward(x)
+        y = _Product.apply(x.reshape(-1, self.in_features), self.weight, self.rounded)
+        y = y if self.bias is None else y + self.bias
+        return y.view(*x.shape[:-1], self.out_features)
+
+
+class RoundedLinear(Linear):
+    """The same with products in bfloat16; weights, gradients and everything between the products stay float32."""
+
+    rounded = True
+
+
+def choose_products(model: torch.nn.Module, rounded: bool) -> None:
+    """Have ``model``'s linear layers use ``product`` where that is faster here, or where ``rounded`` asks for it."""
+    if rounded or mkl_holds_back():
+        for m in model.modules():
+            if type(m) in (torch.nn.Linear, Linear, RoundedLinear):
+                m.__class__ = RoundedLinear if rounded else Linear

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from guerdon.errors import InputError
+from guerdon.policies import products
+from guerdon.policies.products import Linear, RoundedLinear, choose_products, product
+from guerdon.protocols import Sampling
+from tests.policies.models import contexts, policy
+
+torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+@pytest.mark.parametrize("layout", ["plain", "transposed"])
+def test_a_product_is_the_exact_one_up_to_rounding(rounded, layout):
+    a, b = torch.randn(70, 33), torch.randn(9, 33)
+    if layout == "transposed":
+        a, b = a.t().contiguous().t(), b.t().contiguous().t()
+    exact = a.double() @ b.double().t()
+    error = float((product(a, b, rounded) - exact).abs().max() / exact.abs().max())
+    assert 1e-4 < error < 1e-2 if rounded else error < 2e-6
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("rows", [1, 7, products.PART + 3])
+def test_a_layers_values_and_gradients_are_those_of_pytorchs_own(bias, rows):
+    torch.manual_seed(0)
+    plain = nn.Linear(12, 5, bias=bias)
+    ours = copy.deepcopy(plain)
+    ours.__class__ = Linear
+    x = torch.randn(rows, 2, 12)
+    found = []
+    for layer in (plain, ours):
+        y = x.clone().requires_grad_()
+        out = layer(y)
+        (out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum().backward()
+        found.append([out, y.grad, *(p.grad for p in layer.parameters())])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-4)
+
+
+def test_only_float32_goes_another_way():
+    layer = nn.Linear(4, 3).double()
+    x = torch.randn(2, 4, dtype=torch.float64)
+    expected = layer(x)
+    layer.__class__ = RoundedLinear
+    assert torch.equal(layer(x), expected)
+
+
+def test_layers_are_chosen_where_it_helps_and_only_there(monkeypatch):
+    for helps in (True, False):
+        monkeypatch.setattr(products, "mkl_holds_back", lambda helps=helps: helps)
+        model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
+        choose_products(model, rounded=False)
+        assert type(model[0]) is (Linear if helps else nn.Linear)
+        choose_products(model, rounded=True)
+        assert type(model[0]) is RoundedLinear
+
+
+def test_bfloat16_products_keep_float32_weights_and_one_distribution():
+    p = policy(products="bfloat16")
+    assert {x.dtype for x in p.inner.parameters()} == {torch.float32}
+    rollouts = p.sample(contexts(16), Sampling(max_new_tokens=12), seed=0)
+    with torch.no_grad():
+        found, exact = (x.evaluate(rollouts, frozenset({"log_prob"}))["log_prob"] for x in (p, policy()))
+    assert float((found - exact).abs().max()) > 1e-4
+    torch.testing.assert_close(found, rollouts.log_prob, rtol=0, atol=0.1)
+    with pytest.raises(InputError, match="float32, bfloat16"):
+        policy(products="float16")
