@@ -111,7 +111,9 @@ class Gaussian:
     ) -> tuple[np.ndarray, np.ndarray]:
         """(action [E, D], log_prob [E]): head + std noise; ``greedy``: the mode."""
         z = np.zeros_like(head) if greedy else noise.astype(head.dtype, copy=False)
-        log_prob = -0.5 * np.einsum("ed,ed->e", z, z) - head.dtype.type(np.add.reduce(log_std) + 0.5 * self.width * LOG_2PI)
+        log_prob = np.einsum("ed,ed->e", z, z)
+        log_prob *= -0.5
+        log_prob -= log_std.sum() + 0.5 * self.width * LOG_2PI
         return head + np.exp(log_std) * z, log_prob
 
     def to_environment(self, action: np.ndarray) -> np.ndarray:

@@ -80,7 +80,8 @@ class GradientUpdater:
     def _clip(self) -> float:
         """Shorten the gradients' joint norm to ``max_grad_norm`` at most; the norm as it was."""
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-        norm = torch.stack(torch._foreach_norm(gradients)).norm().item() if gradients else 0.0
+        norms = torch._foreach_norm(gradients) if gradients else [torch.zeros(())]
+        norm = (norms[0] if len(norms) == 1 else torch.stack(norms).norm()).item()
         if norm > self.max_grad_norm:
             torch._foreach_mul_(gradients, self.max_grad_norm / (norm + 1e-6))
         return norm

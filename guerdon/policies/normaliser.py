@@ -105,12 +105,16 @@ class ReturnScale:
     def add(self, reward: np.ndarray, counted: np.ndarray, ended: np.ndarray) -> None:
         """``reward`` [N, T], ``counted`` and ``ended`` [N, T] bool: the next T steps of N rows."""
         running = self.running if len(self.running) == len(reward) else np.zeros(len(reward))
-        returns = np.empty(reward.shape)
-        for t in range(reward.shape[1]):
-            running = np.where(counted[:, t], self.gamma * running + reward[:, t], running)
-            returns[:, t] = running
-            running = np.where(ended[:, t], 0.0, running)
-        self.running = running
+        # R_t = factor_t R_t-1 + returns_t by doubling: after round k either holds what the last 2^k steps say.
+        factor, returns = np.where(counted, self.gamma, 1.0), np.where(counted, reward, 0.0)
+        factor[:, 1:][ended[:, :-1]] = 0
+        returns[:, 0] += factor[:, 0] * running
+        by = 1
+        while by < reward.shape[1]:
+            returns[:, by:] += factor[:, by:] * returns[:, :-by]
+            factor[:, by:] *= factor[:, :-by].copy()
+            by *= 2
+        self.running = np.where(ended[:, -1], 0.0, returns[:, -1])
         self.moments.update(returns[counted])
 
     def state_dict(self) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def forward(layers: Layers, x: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]
     """([B, out] of ``x`` [B, in], what each layer read), the same in NumPy."""
     seen = [x]
     for weight, bias in layers:
-        h = seen[-1] @ weight.T
+        h = np.dot(seen[-1], weight.T)
         h += bias
         seen.append(np.tanh(h, out=h) if len(seen) < len(layers) else h)
     return seen.pop(), seen
@@ -86,9 +86,9 @@ def backward(layers: Layers, seen: list[np.ndarray], gradient: np.ndarray, into:
     ones = np.ones(len(gradient), gradient.dtype)
     for i in reversed(range(len(layers))):
         h = seen[i]
-        np.matmul(gradient.T, h, out=into[i][0])
-        np.matmul(ones, gradient, out=into[i][1])
+        np.dot(gradient.T, h, out=into[i][0])
+        np.dot(ones, gradient, out=into[i][1])
         if i:
-            gradient = gradient @ layers[i][0]
+            gradient = np.dot(gradient, layers[i][0])
             slope = h * h
             gradient *= np.subtract(1, slope, out=slope)

@@ -145,7 +145,7 @@ class Singles:
             if env is None:
                 raise RuntimeError(f"no episode could be begun: {self.why[i]}")
             observation, reward, terminated, truncated, info = env.step(given[i])
-            if _shape(observation) != shape:
+            if (observation.shape if type(observation) is np.ndarray else _shape(observation)) != shape:
                 raise ValueError(f"an observation of shape {list(_shape(observation))}, expected {list(shape)}")
             if not isinstance(reward, float) and np.shape(reward) != ():
                 raise ValueError(f"a reward of shape {list(np.shape(reward))}, expected one number")
@@ -158,7 +158,8 @@ class Singles:
 
     def _refuse_not_finite(self) -> None:
         now = self.now
-        if math.isfinite(np.add.reduce(now.next_observation, axis=None, dtype=np.float64)):
+        numbers = now.next_observation.reshape(-1)
+        if math.isfinite(np.dot(numbers, numbers)):
             return
         for i in np.flatnonzero(now.taken):
             if not np.isfinite(now.next_observation[i]).all():

@@ -70,5 +70,6 @@ def policy_outputs(policy: Policy, rollouts: Rollouts, names: frozenset[str], mi
     if not want:
         return {}
     with torch.no_grad():
-        parts = [policy.evaluate(rollouts.rows(rows), want) for rows in torch.arange(len(rollouts)).split(micro_rows)]
+        starts = range(0, len(rollouts), micro_rows)
+        parts = [policy.evaluate(rollouts.rows(slice(i, i + micro_rows)), want) for i in starts]
     return {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
