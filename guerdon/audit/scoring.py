@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from guerdon.audit.subject import Texts, granularity, total_of
+from guerdon.errors import InputError
 from guerdon.rewards import Reward
 
 Attempt = tuple[int, Any]
@@ -66,11 +67,13 @@ class TextScorer:
         return self._levels[i]
 
     def paid(self, attempts: Sequence[Attempt], values: Tensor) -> Tensor:
-        """[M] values on the tasks' own scales; NaN where the task's right and wrong completions are paid alike."""
+        """[M] values on the tasks' own scales. Where a task's right and wrong ones are paid alike, what is paid as much is 1."""
         out = []
         for (i, _), value in zip(attempts, values.tolist(), strict=True):
             low, high = self.levels(i)
-            out.append((value - low) / (high - low) if high - low > 1e-9 * max(1.0, abs(high)) else float("nan"))
+            slack = 1e-9 * max(1.0, abs(high))
+            alike = float("nan") if value != value or high != high else float(value >= high - slack)
+            out.append((value - low) / (high - low) if high - low > slack else alike)
         return torch.tensor(out, dtype=torch.float64)
 
 
@@ -88,5 +91,11 @@ class GoldScorer:
     def shares(self, attempts: Sequence[Attempt], **fields: Sequence[Any]) -> Tensor:
         """[M]; 0 where the gold check abstains or fails: what can't be checked is not right."""
         values = self._scorer.values(attempts, **fields).nan_to_num()
-        best = {i: max(self._scorer.levels(i)[1], 1e-9) for i in {i for i, _ in attempts}}
-        return torch.tensor([v / best[i] for (i, _), v in zip(attempts, values.tolist(), strict=True)], dtype=torch.float64)
+        best = {i: self._scorer.levels(i)[1] for i in {i for i, _ in attempts}}
+        if unknown := [i for i, b in best.items() if not b > 0]:
+            raise InputError(
+                f"audit: the gold check `{self.gold}` should give a right completion of every task more than 0, "
+                f"of task {unknown[0]} it gives {best[unknown[0]]:g}. Usual cause: it raises or abstains there, or reads another form of answer."
+            )
+        shares = [v / best[i] for (i, _), v in zip(attempts, values.tolist(), strict=True)]
+        return torch.tensor(shares, dtype=torch.float64)

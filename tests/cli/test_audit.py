@@ -75,6 +75,18 @@ def test_a_reward_that_hangs_is_found_and_not_waited_for(here: Path, capsys: pyt
     assert "too slow for its budget" in capsys.readouterr().out
 
 
+def test_a_reward_that_pays_anything_is_found_without_wrong_answers_too(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "free.py").write_text(
+        "def always(completion):\n    return 1.0\ndef broken(completion, answer):\n    raise ValueError\n"
+    )
+    rows = [{"prompt": f"{a}+4?", "answer": str(a + 4)} for a in (12, 34, 56)]
+    (here / "answers.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert main(["audit", "./free.py:always", "--data", "answers.jsonl", "--gold", "exact"]) == 1
+    assert "pays for" in capsys.readouterr().out
+    assert main(["audit", "exact", "--data", "answers.jsonl", "--gold", "./free.py:broken"]) == 2  # it would pass everything
+    assert "gold check" in capsys.readouterr().err
+
+
 def test_an_environments_reward(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     boats = ["audit", "environment", "--env", "guerdon.worlds.ids:BoatRace-v0", "--limit", "40"]
     gold = "field('true_reward').pool('sum', 'episode')"
