@@ -95,7 +95,8 @@ class GoldScorer:
         if unknown := [i for i, b in best.items() if not b > 0]:
             raise InputError(
                 f"audit: the gold check `{self.gold}` should give a right completion of every task more than 0, "
-                f"of task {unknown[0]} it gives {best[unknown[0]]:g}. Usual cause: it raises or abstains there, or reads another form of answer."
+                f"of task {unknown[0]} it gives {best[unknown[0]]:g}. "
+                "Usual cause: it raises or abstains there, or reads another form of answer."
             )
         shares = [v / best[i] for (i, _), v in zip(attempts, values.tolist(), strict=True)]
         return torch.tensor(shares, dtype=torch.float64)
