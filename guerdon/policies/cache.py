@@ -31,8 +31,9 @@ def cache_of(model: Any, steps: int) -> Any:
             return self._shown()
 
         def batch_select_indices(self, indices: Tensor) -> None:
-            self.buffers = [x[indices] for x in self.buffers]
-            self._shown()
+            if self.buffers:
+                self.buffers = [x[indices] for x in self.buffers]
+                self._shown()
 
         def _shown(self) -> tuple[Tensor, Tensor]:
             keys, values = (x[:, :, : self.seen] for x in self.buffers)

@@ -7,23 +7,14 @@ Norms, projections and the rest of a layer see M tokens and nothing else; only a
 
 from __future__ import annotations
 
-import contextlib
-import inspect
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding, scaled_dot_product_attention
 
-from guerdon.policies.cache import cache_is_plain
+from guerdon.policies.attention import NotOffered, attention_by_layout, takes_layouts
 from guerdon.policies.token_batch import TokenBatch
-
-NAME = "guerdon_flat"
-
-
-class _NotFlat(Exception):
-    """The model's attention asks for something that a flat row does not have."""
 
 
 class FlatRow:
@@ -64,34 +55,17 @@ class FlatRow:
         flat = x.transpose(1, 2).flatten(2).flatten(0, 1)
         return embedding(self.back, flat).unflatten(1, (x.shape[1], -1))[None]
 
-
-def _attention(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **how: Any) -> tuple[Tensor, None]:
-    flat: FlatRow | None = how.get("flat")
-    if flat is None or any(how.get(k) is not None for k in ("softcap", "s_aux", "sliding_window", "position_bias")):
-        raise _NotFlat
-    several = query.shape[1] // key.shape[1]  # grouped queries
-    key, value = (flat.rows(x).repeat_interleave(several, 1) if several > 1 else flat.rows(x) for x in (key, value))
-    return flat.row(scaled_dot_product_attention(flat.rows(query), key, value, is_causal=True, scale=how.get("scaling"))), None
-
-
-@contextlib.contextmanager
-def _flat_attention(model: Any) -> Iterator[None]:
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(NAME, _attention)
-    was = model.config._attn_implementation
-    model.config._attn_implementation = NAME
-    try:
-        yield
-    finally:
-        model.config._attn_implementation = was
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None, layer: int) -> Tensor:
+        several = query.shape[1] // key.shape[1]  # grouped queries
+        key, value = (self.rows(x).repeat_interleave(several, 1) if several > 1 else self.rows(x) for x in (key, value))
+        return self.row(scaled_dot_product_attention(self.rows(query), key, value, is_causal=True, scale=scale))
 
 
 def flat_hidden_states(model: Any, batch: TokenBatch) -> Tensor:
     """[steps taken, D] last hidden states of ``model.base_model`` from which the steps are predicted, with gradient."""
     flat = FlatRow(batch)
-    with _flat_attention(model):
-        states = model.base_model(input_ids=flat.ids, position_ids=flat.position, flat=flat, use_cache=False).last_hidden_state
+    with attention_by_layout(model):
+        states = model.base_model(input_ids=flat.ids, position_ids=flat.position, layout=flat, use_cache=False).last_hidden_state
     return states[0][flat.predicts]
 
 
@@ -103,8 +77,7 @@ def padded_hidden_states(model: Any, batch: TokenBatch) -> Tensor:
 @torch.no_grad()
 def reads_flat(model: Any) -> bool:
     """Whether ``model`` says the same of a flat row as of padded rows. It is asked rather than its name."""
-    parameters = inspect.signature(model.base_model.forward).parameters
-    if not (getattr(model, "_supports_attention_backend", False) and "position_ids" in parameters and cache_is_plain(model)):
+    if not takes_layouts(model):
         return False
     vocabulary = model.config.get_text_config().vocab_size
     batch = TokenBatch.of(
@@ -116,7 +89,7 @@ def reads_flat(model: Any) -> bool:
     padded = padded_hidden_states(model, batch)
     try:
         flat = flat_hidden_states(model, batch)
-    except (_NotFlat, TypeError):  # TypeError: a layer that doesn't hand on what it doesn't know
+    except (NotOffered, TypeError):  # TypeError: a layer that doesn't hand on what it doesn't know
         return False
     tolerance = 1e-3 if padded.dtype.itemsize >= 4 else 5e-2
     return torch.allclose(flat, padded, rtol=tolerance, atol=tolerance * float(padded.abs().max()))

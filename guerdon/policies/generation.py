@@ -50,9 +50,11 @@ def generate(
     ends: Sequence[int],
     limit: Tensor,
     stops: Callable[[list[int]], bool] | None = None,
+    share: bool = False,
 ) -> Drawn:
     """Continue every context; row n draws with ``uniform`` [N, T]. It stops at a token of ``ends``, when ``stops`` (told
-    its tokens so far) says so, or after ``limit`` [N] tokens.
+    its tokens so far) says so, or after ``limit`` [N] tokens. ``share``: rows of a context share its keys and values, which not
+    every model allows (``shares_contexts``).
 
     ``log_prob`` is of the distribution drawn from, temperature and truncation included; at temperature 0 of temperature 1.
     """
@@ -68,7 +70,7 @@ def generate(
 
     live = torch.arange(n, device=device)
     last_only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
-    reading = Reading(model, lambda **inputs: model(**inputs, **last_only).logits, contexts, steps)
+    reading = Reading(model, lambda **inputs: model(**inputs, **last_only).logits, contexts, steps, share)
     logits = reading.last
     log_prob = torch.zeros(n, steps, device=device, dtype=torch.promote_types(logits.dtype, torch.float32))
     for t in range(steps):
@@ -91,7 +93,7 @@ def generate(
             stay = on.nonzero()[:, 0]
             live, a = live[stay], a[stay]
             reading.keep(stay)
-        logits = reading.read(a[:, None])[:, -1]
+        logits = reading.read(a)
     steps = int(length.max())
     return Drawn(token[:, :steps], log_prob[:, :steps], length, ended, _gathered(kept_at, n) if kept_at else None)
 

@@ -24,6 +24,7 @@ from guerdon.policies.gradient_updater import GradientUpdater
 from guerdon.policies.head import LogitsOf, logits_from_hidden
 from guerdon.policies.loading import VALUE_HEAD, end_tokens, load_model, no_progress_bars, tiny_model
 from guerdon.policies.products import choose_products
+from guerdon.policies.shared_contexts import shares_contexts
 from guerdon.policies.text import Decoder
 from guerdon.policies.token_batch import TokenBatch
 from guerdon.policies.token_distribution import statistics, statistics_in_chunks, stream
@@ -74,6 +75,7 @@ class LanguagePolicy:
         self.decoder = Decoder(tokenizer)
         self._logits_of = logits_from_hidden(self.inner)
         self._hidden_states = flat_hidden_states if self._logits_of and reads_flat(self.inner) else padded_hidden_states
+        self._shares_contexts = shares_contexts(self.inner)
         self._adds_bos = tokenizer.bos_token_id is not None and tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
         self.value_head: torch.nn.Linear | None = None
         if value_head:
@@ -204,7 +206,8 @@ class LanguagePolicy:
                 f"tokens in row {n}. Usual cause: a prompt for a model with longer context."
             )
         limit = room.clamp(max=uniform.shape[1])
-        return generate(self.inner, ids, uniform, sampling, ends=self.ends, limit=limit, stops=self._stops(sampling.stop))
+        stops, share = self._stops(sampling.stop), self._shares_contexts
+        return generate(self.inner, ids, uniform, sampling, ends=self.ends, limit=limit, stops=stops, share=share)
 
     def _stops(self, stop: tuple[str, ...]) -> Callable[[list[int]], bool] | None:
         """Whether the end of a row's tokens holds one of the ``stop`` strings."""

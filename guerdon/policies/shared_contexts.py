@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading the samples of a prompt without reading the prompt again for each: equal contexts go through the model once."""
+"""Reading the samples of a prompt without reading, or keeping, the prompt again for each.
+
+Equal contexts go through the model once. Where the model takes it, their keys and values stay as they are, one for all samples;
+each sample has a cache of its own tokens, and attends to both.
+"""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from guerdon.policies.attention import NotOffered, attention_by_layout, takes_layouts
 from guerdon.policies.cache import cache_of
 
 
@@ -17,42 +23,131 @@ class Reading:
     """A model with its key-value cache over N left-padded contexts, to be read on from.
 
     ``output(**inputs)`` calls ``model`` and returns [n, k, D] for the k tokens it was given (or only the last of them);
-    ``steps``: how many more tokens will be read at most. ``last`` [N, D] is the output at the contexts' last tokens. Without
-    gradient: keys and values are written in place.
+    ``steps``: how many more tokens will be read at most; ``share``: the rows of a context share its keys and values. ``last``
+    [N, D] is the output at the contexts' last tokens. Without gradient: keys and values are written in place.
     """
 
-    def __init__(self, model: Any, output: Callable[..., Tensor], contexts: Sequence[Sequence[int]], steps: int) -> None:
+    def __init__(
+        self, model: Any, output: Callable[..., Tensor], contexts: Sequence[Sequence[int]], steps: int, share: bool = False
+    ) -> None:
         device = next(model.parameters()).device
-        self.output = output
+        self.model, self.output = model, output
         # Padding behind a short row may lie beyond a table of positions; what is read there is never used.
         self.last_position = (getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**62) - 1
         self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
-        self.cache = cache_of(model, steps)
         unique = {c: k for k, c in enumerate(dict.fromkeys(map(tuple, contexts)))}
+        several = 2 * len(unique) <= len(contexts)
+        self.cache = cache_of(model, steps)
+        self.shared: SharedContexts | None = None
         longest = max(map(len, unique))
-        pad = torch.tensor([longest - len(c) for c in unique], device=device)
-        self.pad = pad if bool(pad.any()) else None
+        self.pad = torch.tensor([longest - len(c) for c in unique], device=device)
+        self.padded = bool(self.pad.any())
         self.slot = torch.arange(longest + steps, device=device)
         self.seen = 0
-        last = self.read(torch.tensor([[0] * (longest - len(c)) + list(c) for c in unique], device=device))[:, -1]
+        last = self._read(torch.tensor([[0] * (longest - len(c)) + list(c) for c in unique], device=device))
         if len(unique) < len(contexts):
             rows = torch.tensor([unique[tuple(c)] for c in contexts], device=device)
-            self.keep(rows)
+            if share and several:
+                hidden = self.slot[:longest] < self.pad[:, None] if self.padded else None
+                self.shared = SharedContexts(self.cache.layers, hidden, rows)
+                self.cache, self.pad = cache_of(model, steps), self.pad[rows]
+            else:
+                self._select(rows)
             last = last[rows]
         self.last = last
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows (repeats allowed)."""
+        """Go on with these rows."""
+        self._select(rows)
+        if self.shared is not None:
+            self.shared.keep(rows)
+
+    def _select(self, rows: Tensor) -> None:
         self.cache.batch_select_indices(rows)
-        self.pad = None if self.pad is None else self.pad[rows]
+        self.pad = self.pad[rows]
 
     def read(self, token: Tensor) -> Tensor:
-        """The output for more tokens [n, k] of each row."""
+        """[n, D] the output for one more token [n] of each row."""
+        return self._read(token[:, None])
+
+    def _read(self, token: Tensor) -> Tensor:
         self.seen += token.shape[1]
-        where = {}
-        if self.pad is not None:
-            slot = self.slot[: self.seen]
+        where: dict[str, Any] = {}
+        slot = self.slot[: self.seen]
+        if self.padded and self.shared is None:
             where["attention_mask"] = (slot >= self.pad[:, None]).long()
-            if self.takes_positions:
-                where["position_ids"] = (slot[-token.shape[1] :] - self.pad[:, None]).clamp(0, self.last_position)
-        return self.output(input_ids=token, past_key_values=self.cache, use_cache=True, **where)
+        if self.takes_positions and (self.padded or self.shared is not None):
+            where["position_ids"] = (slot[-token.shape[1] :] - self.pad[:, None]).clamp(0, self.last_position)
+        if self.shared is not None:
+            where["layout"] = self.shared
+        with attention_by_layout(self.model) if self.shared is not None else nullcontext():
+            return self.output(input_ids=token, past_key_values=self.cache, use_cache=True, **where)[:, -1]
+
+
+class SharedContexts:
+    """Keys and values of U contexts, on which n rows stand, a token of each of which is read at a time.
+
+    ``layers``: caches with ``keys`` and ``values`` [U, h, P, d]; ``hidden`` [U, P] bool: padding; ``of`` [n]: a row's context.
+    """
+
+    def __init__(self, layers: Sequence[Any], hidden: Tensor | None, of: Tensor) -> None:
+        self.layers, self.hidden, self.of = layers, hidden, of
+        self._place()
+
+    def keep(self, rows: Tensor) -> None:
+        self.of = self.of[rows]
+        self._place()
+
+    def _place(self) -> None:
+        """Each row a place beside the other rows of its context: [U, most], some of which may be empty."""
+        contexts = torch.arange(len(self.layers[0].keys), device=self.of.device)
+        rank = (self.of[:, None] == contexts).cumsum(0).gather(1, self.of[:, None])[:, 0] - 1
+        self.most = int(rank.max()) + 1
+        place = self.of * self.most + rank
+        in_order = len(place) == len(contexts) * self.most and bool((place[1:] > place[:-1]).all())
+        self.place = None if in_order else place
+
+    def by_context(self, x: Tensor) -> Tensor:
+        """[U, h, most r, d] of [n, h, r, d]; 0 where a place is empty."""
+        if self.place is not None:
+            x = x.new_zeros(len(self.layers[0].keys) * self.most, *x.shape[1:]).index_copy_(0, self.place, x)
+        return x.unflatten(0, (-1, self.most)).transpose(1, 2).flatten(2, 3)
+
+    def by_row(self, x: Tensor) -> Tensor:
+        """[n, h, r, d] of [U, h, most r, d]."""
+        x = x.unflatten(2, (self.most, -1)).transpose(1, 2).flatten(0, 1)
+        return x if self.place is None else x[self.place]
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None, layer: int) -> Tensor:
+        """Over the context's keys, which all rows of a context multiply at once, and the row's own, by one softmax."""
+        n, heads, _, width = query.shape
+        query = query.reshape(n, key.shape[1], -1, width)  # grouped queries are further rows of their key
+        context = self.layers[layer]
+        to_context = self.by_context(query) @ context.keys.transpose(2, 3)
+        if self.hidden is not None:
+            to_context = to_context.masked_fill(self.hidden[:, None, None], -torch.inf)
+        scores = torch.cat([self.by_row(to_context), query @ key.transpose(2, 3)], -1)
+        weight = (scores * (width**-0.5 if scale is None else scale)).softmax(-1, dtype=torch.float32).to(value.dtype)
+        on_context, on_own = weight.split([context.keys.shape[2], key.shape[2]], -1)
+        out = on_own @ value + self.by_row(self.by_context(on_context) @ context.values)
+        return out.reshape(n, 1, heads, width)
+
+
+@torch.no_grad()
+def shares_contexts(model: Any) -> bool:
+    """Whether ``model`` says the same where rows share their context's keys and values. It is asked rather than its name."""
+    if not takes_layouts(model):
+        return False
+    token = [k % model.config.get_text_config().vocab_size for k in (1, 2, 3)]
+    read, found = torch.tensor([*token, token[0]], device=next(model.parameters()).device), []
+    for share in (True, False):
+        reading = Reading(model, lambda **inputs: model(**inputs).logits, [token[:1], token, token, token[:1]], 2, share)
+        try:
+            reading.read(read)
+        except (NotOffered, TypeError):  # TypeError: a layer that doesn't hand on what it doesn't know
+            return False
+        reading.keep(read.new_tensor([0, 1, 3]))
+        found.append(reading.read(read[:3]))
+    shared, plain = found
+    tolerance = 1e-3 if plain.dtype.itemsize >= 4 else 5e-2
+    return torch.allclose(shared, plain, rtol=tolerance, atol=tolerance * float(plain.abs().max()))

@@ -7,10 +7,11 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from guerdon.credit import group_relative
 from guerdon.objectives import clipped_surrogate, token_mean
-from guerdon.policies import flat, language, shared_contexts
+from guerdon.policies import attention, language, shared_contexts
 from guerdon.policies.cache import cache_of
 from guerdon.policies.flat import FlatRow, flat_hidden_states, padded_hidden_states, reads_flat
 from guerdon.policies.language import LanguagePolicy
+from guerdon.policies.shared_contexts import Reading, SharedContexts, shares_contexts
 from guerdon.policies.token_batch import TokenBatch
 from guerdon.protocols import Context, Sampling
 from guerdon.rewards import reward
@@ -18,7 +19,7 @@ from guerdon.training.binding import bind
 from guerdon.training.loop import Progress, Run
 from guerdon.training.recipe import Recipe, Stage, Term
 from guerdon.training.sources import Prompts
-from tests.policies.models import ARCHITECTURES, TOKENS, make
+from tests.policies.models import ARCHITECTURES, TOKENS, contexts, make, policy
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -75,7 +76,7 @@ def test_a_model_that_says_something_else_of_a_flat_row_is_read_padded(monkeypat
 
 
 def test_an_attention_that_asks_for_more_is_refused(monkeypatch):
-    monkeypatch.setattr(flat, "_attention", lambda *a, **k: (_ for _ in ()).throw(flat._NotFlat()))
+    monkeypatch.setattr(attention, "_attention", lambda *a, **k: (_ for _ in ()).throw(attention.NotOffered()))
     assert not reads_flat(make("gpt2").eval())
 
 
@@ -133,3 +134,46 @@ def test_a_cache_written_in_place_is_the_one_that_is_copied():
                 c.batch_select_indices(torch.tensor(stay))
     assert ours.get_seq_length() == 5
     assert ours.layers[0].keys.untyped_storage().data_ptr() == ours.layers[0].buffers[0].untyped_storage().data_ptr()
+
+
+# ---- shared contexts
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_rows_that_share_a_context_draw_what_rows_with_their_own_draw(name):
+    p = policy(name)
+    assert p._shares_contexts == (name != "gemma2")  # a sliding window
+    settings = Sampling(9, temperature=1.3)
+    shared = p.sample(contexts(), settings, seed=3)
+    p._shares_contexts = False
+    own = p.sample(contexts(), settings, seed=3)
+    assert len(set(shared.length.tolist())) > 1  # rows leave at different times
+    assert torch.equal(shared.action, own.action)
+    torch.testing.assert_close(shared.log_prob, own.log_prob, rtol=1e-4, atol=1e-4)
+
+
+def test_a_context_s_keys_are_kept_once_and_a_row_s_own_apart():
+    p = policy()
+    few, many = [[5, 6, 7], [5, 6, 7], [8, 9], [8, 9], [5, 6, 7]], 3
+    reading = Reading(p.inner, lambda **inputs: p.inner(**inputs).logits, few, many, share=True)
+    with torch.no_grad():
+        reading.read(torch.tensor([4, 5, 6, 7, 8]))
+    shared, own = reading.shared, reading.cache.layers[0].keys
+    assert shared.layers[0].keys.shape[0::2] == (2, 3) and own.shape[0::2] == (5, 1)
+    assert shared.place.tolist() == [0, 1, 3, 4, 2] and shared.most == 3
+    x = torch.randn(5, 2, 1, 4)
+    assert shared.by_context(x).shape == (2, 2, 3, 4)
+    assert torch.equal(shared.by_row(shared.by_context(x)), x)
+    reading.keep(torch.tensor([0, 2]))
+    assert shared.place is None and shared.most == 1  # a row of each, in order: nothing to move
+
+
+def test_grouped_queries_share_contexts():
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=30, hidden_size=16, intermediate_size=8, num_hidden_layers=1,
+                                         num_attention_heads=4, num_key_value_heads=2)).eval()  # fmt: skip
+    assert shares_contexts(model)
+
+
+def test_a_model_that_says_something_else_of_shared_contexts_does_not_share(monkeypatch):
+    monkeypatch.setattr(SharedContexts, "by_row", lambda self, x, plain=SharedContexts.by_row: plain(self, x).roll(1, 0))
+    assert not shares_contexts(make("llama").eval())
