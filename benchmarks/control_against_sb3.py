@@ -3,7 +3,7 @@
 
     python benchmarks/control_against_sb3.py speed                 both in turn in one process; steps a second, end to end
     python benchmarks/control_against_sb3.py quality [TASK ...]    ten seeds of both; goes on where it was interrupted
-    python benchmarks/control_against_sb3.py page                  writes the results' part of docs/control.md
+    python benchmarks/control_against_sb3.py page                  writes its parts of docs/control.md and docs/performance.md
 
 Each training run ends in greedy episodes from the same starts, played by the same function, with normalisers frozen.
 """
@@ -26,13 +26,15 @@ import torch
 
 from guerdon.policies.acting import Acted
 from guerdon.recipes.control import recipe
-from guerdon.sampling.environments import episodes
+from guerdon.sampling.environments import episodes, stepper_of
 from guerdon.training.evaluation import EVALUATION_SEED
 from guerdon.training.loop import train
 from guerdon.training.observers import Jsonl
 
 HERE = Path(__file__).parent
 RESULTS = {kind: HERE / "results" / f"control_{kind}.json" for kind in ("speed", "quality")}
+SPEED_PAGE = HERE.parent / "docs" / "performance.md"
+BEGIN, END = "<!-- control: python benchmarks/control_against_sb3.py page -->", "<!-- end of control -->"
 PAGE, MARK = HERE.parent / "docs" / "control.md", "<!-- results: python benchmarks/control_against_sb3.py page -->"
 
 BATCH = 8 * 256
@@ -118,7 +120,7 @@ TRAINERS: dict[str, Callable[[str, Mapping[str, Any], int, bool], list[float]]] 
 def speed(rounds: int, batches: int) -> None:
     """Steps a second of wall and of processor time, each trainer in turn, ``rounds`` times; the first round is a warm-up."""
     found: dict[str, Any] = {}
-    for task in ("CartPole-v1", "Pendulum-v1"):
+    for task in TASKS:
         settings = {**TASKS[task], "steps": batches}
         runs: dict[str, list[list[float]]] = {name: [] for name in TRAINERS}
         for i in range(rounds + 1):
@@ -130,9 +132,36 @@ def speed(rounds: int, batches: int) -> None:
                     runs[name].append([batches * BATCH / t for t in took])
                     print(task, name, [round(x) for x in runs[name][-1]], flush=True)
         ratios = [a[0] / b[0] for a, b in zip(*runs.values(), strict=True)]
-        found[task] = {**runs, "ratio": float(np.median(ratios)), "ratios": ratios}
+        found[task] = {**runs, "ratio": float(np.median(ratios)), "ratios": ratios, "shares": shares(task, settings)}
         print(f"{task}: {found[task]['ratio']:.2f} times", flush=True)
     write(RESULTS["speed"], {"about": about(), "batches": batches, "tasks": found})
+
+
+def shares(task: str, settings: Mapping[str, Any]) -> dict[str, float]:
+    """Median milliseconds of a batch of guerdon's: of each part, and of as many steps of the environments alone."""
+    lines: list[Mapping[str, float]] = []
+
+    class Laps(Jsonl):
+        def metrics(self, step: int, metrics: Mapping[str, Any]) -> None:
+            super().metrics(step, metrics)
+            lines.append({k: v for k, v in metrics.items() if k.startswith("time/")})
+
+    made = recipe(task, **{**settings, "seed": 0, "evaluate_every": settings["steps"] + 1})
+    object.__setattr__(made, "evaluation", None)
+    with tempfile.TemporaryDirectory() as directory:
+        train(made, Path(directory) / "run", [Laps()])
+    stepper, alone = stepper_of(task, settings["environments"], ()), []
+    stepper.reset(range(stepper.count))
+    stepper.action_space.seed(0)
+    actions = [np.stack([stepper.action_space.sample() for _ in range(stepper.count)]) for _ in range(settings["horizon"])]
+    for _ in range(5):
+        start = time.perf_counter()
+        for action in actions:
+            stepper.step(action)
+        alone.append(time.perf_counter() - start)
+    stepper.close()
+    median = {k.removeprefix("time/"): 1e3 * float(np.median([x[k] for x in lines[1:]])) for k in lines[0]}
+    return {"environment": 1e3 * float(np.median(alone)), **median}
 
 
 # ---- quality
@@ -177,19 +206,12 @@ def interval(x: np.ndarray, draws: int = 20_000) -> tuple[float, float]:
 
 def page() -> None:
     q, s = (json.loads(RESULTS[k].read_text()) if RESULTS[k].exists() else None for k in ("quality", "speed"))
-    lines = [PAGE.read_text().partition(MARK)[0] + MARK, ""]
     if s:
-        lines += [
-            "## Speed beside Stable-Baselines3",
-            "",
-            "Steps a second, end to end, one thread; median of interleaved runs.",
-            "",
-        ]
-        lines += ["| task | guerdon | Stable-Baselines3 | ratio | in processor time |", "|---|---|---|---|---|"]
-        for task, r in s["tasks"].items():
-            (aw, ac), (bw, bc) = (np.median(np.array(r[name]), 0) for name in TRAINERS)
-            lines.append(f"| {task} | {aw:,.0f} | {bw:,.0f} | {r['ratio']:.2f} | {ac / bc:.2f} |")
-        lines += ["", _said(s["about"]), ""]
+        before, found, rest = SPEED_PAGE.read_text().partition(BEGIN)
+        after = rest.partition(END)[2] if found else "\n"
+        SPEED_PAGE.write_text(f"{before.rstrip()}\n\n{BEGIN}\n\n" + "\n".join(speed_lines(s)) + f"\n\n{END}{after}")
+    lines = [PAGE.read_text().partition(MARK)[0] + MARK, ""]
+    lines += ["Speed beside Stable-Baselines3, and where a batch's time goes: [Performance](performance.md).", ""]
     if q:
         lines += [
             "## Quality beside Stable-Baselines3",
@@ -210,6 +232,34 @@ def page() -> None:
         lines += [f"- {task}: " + ", ".join(f"{k}={v}" for k, v in r["settings"].items()) for task, r in q["tasks"].items()]
         lines += ["", _said(q["about"])]
     PAGE.write_text("\n".join(lines).rstrip() + "\n")
+
+
+def speed_lines(s: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "## Control beside Stable-Baselines3",
+        "",
+        "PPO from end to end, one thread, steps a second; medians of interleaved runs, range of rounds in brackets.",
+        "",
+        "| task | guerdon | Stable-Baselines3 | times as fast | in processor time |",
+        "|---|---|---|---|---|",
+    ]
+    for task, r in s["tasks"].items():
+        (aw, ac), (bw, bc) = (np.median(np.array(r[name]), 0) for name in TRAINERS)
+        ratio = f"{r['ratio']:.2f} [{min(r['ratios']):.2f}, {max(r['ratios']):.2f}]"
+        lines.append(f"| {task} | {aw:,.0f} | {bw:,.0f} | {ratio} | {ac / bc:.2f} |")
+    lines += [
+        "",
+        "Where a batch of guerdon's goes, in milliseconds; the environments alone, with random actions, are the limit.",
+        "",
+    ]
+    lines += ["| task | environments | policy and records | reward | credit | update | batch over environments |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    for task, r in s["tasks"].items():
+        ms = r["shares"]
+        cells = [ms["environment"], ms["sample"] - ms["environment"], ms["reward"], ms["credit"], ms["update"]]
+        whole = sum(v for k, v in ms.items() if k != "environment")
+        lines.append(f"| {task} | {' | '.join(f'{x:.1f}' for x in cells)} | {whole / ms['environment']:.1f} |")
+    return [*lines, "", _said(s["about"])]
 
 
 def about() -> dict[str, str]:

@@ -103,7 +103,7 @@ def pool(x: Tensor, level: Tensor, how: str = "sum", mask: Tensor | None = None)
 
 
 def spread(y: Tensor, level: Tensor, how: str = "copy", mask: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
-    """Units to steps: ``y`` [N, K] to [N, T]; steps of no unit get 0. ``pool(spread(y, how), INVERSE[how]) == y``.
+    """Units to steps: ``y`` [..., N, K] to [..., N, T]; steps of no unit get 0. ``pool(spread(y, how), INVERSE[how]) == y``.
 
     ``how``: copy (every step), last, first, uniform, weights (``weight`` [N, T], normalised within each unit). ``mask`` [N, T]:
     True counts; steps that don't count get 0.
@@ -115,12 +115,13 @@ def spread(y: Tensor, level: Tensor, how: str = "copy", mask: Tensor | None = No
     if how not in INVERSE:
         raise ExpressionError(f"spread: `how` should be one of {', '.join(INVERSE)}, got {how!r}.")
     _check(level, level.shape, "spread")
-    if unit_count(level) > y.shape[1]:
+    if unit_count(level) > y.shape[-1]:
         raise ShapeError(
-            f"spread: `y` has {y.shape[1]} units a row, the level has {unit_count(level)}. Usual cause: another level's values."
+            f"spread: `y` has {y.shape[-1]} units a row, the level has {unit_count(level)}. Usual cause: another level's values."
         )
     counted = level >= 0 if mask is None else (level >= 0) & mask
-    x = y.gather(1, level.clamp(min=0)) if y.shape[1] else torch.zeros(level.shape, dtype=y.dtype, device=y.device)
+    shape = (*y.shape[:-2], *level.shape)
+    x = y.gather(-1, level.clamp(min=0).expand(shape)) if y.shape[-1] else y.new_zeros(shape)
     if how == "copy":
         return torch.where(counted, x, 0)
     if how in ("last", "first"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from typing import Any
 
@@ -79,16 +79,22 @@ class Component:
 
     def __post_init__(self) -> None:
         check_shape(f"Component {self.name}", "status", self.status, tuple(self.values.shape))
-        wrong = torch.isnan(self.values) == (self.status == Status.OK)
-        if wrong.any():
-            n, k = wrong.nonzero()[0].tolist()
+        missing, not_ok = torch.isnan(self.values), self.status.bool()
+        if not torch.equal(missing, not_ok):
+            n, k = (missing != not_ok).nonzero()[0].tolist()
             raise ShapeError(
                 f"Component {self.name}: values should be NaN exactly where the status is not ok; at row {n}, unit {k} "
                 f"the value is {self.values[n, k].item()} and the status {Status(int(self.status[n, k])).name.lower()}."
             )
 
     def replace(self, **changes: Any) -> Component:
-        return replace(self, **changes)
+        return self.unchecked(**changes) if changes.keys() <= _LABELS else replace(self, **changes)
+
+    def unchecked(self, **changes: Any) -> Component:
+        """``replace`` for values and statuses that agree by how they were made."""
+        made = object.__new__(Component)
+        vars(made).update(vars(self), **changes)
+        return made
 
     @property
     def ok(self) -> Tensor:
@@ -97,16 +103,21 @@ class Component:
 
     def shares(self) -> dict[str, float]:
         """Share of its units with each status that is not ok (of all units there are)."""
-        there = max(int((self.status != Status.NONE).sum()), 1)
-        return {s.name.lower(): int((self.status == s).sum()) / there for s in (Status.ABSTAIN, Status.TIMEOUT, Status.ERROR)}
+        _, ok, *others = torch.bincount(self.status.flatten() + 1, minlength=len(Status)).tolist()
+        there = max(ok + sum(others), 1)
+        return {name: count / there for name, count in zip(("abstain", "timeout", "error"), others, strict=True)}
 
     def mean(self) -> float:
         """Mean over the units that are ok; NaN where there is none."""
-        return self.values[self.ok].mean().item() if self.ok.any() else math.nan
+        found = self.values[self.ok] if self.status.any() else self.values.flatten()
+        return found.mean().item() if len(found) else math.nan
 
     def steps(self, level: Tensor, mask: Tensor) -> Tensor:
         """[N, T] the values on steps, spread by the component's own rule; NaN where a unit that falls there is not ok."""
         return levels.spread(self.values, level, self.spread, mask)
+
+
+_LABELS = {f.name for f in fields(Component)} - {"values", "status"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,14 +149,21 @@ class Scores:
         """[N, T] the total on decision steps."""
         return self.total.steps(self.levels[self.total.level], self.mask)
 
+    def unweighted(self) -> dict[str, Tensor]:
+        """name -> [N, T] each component on steps. NaN where the total isn't ok."""
+        bad, out = torch.isnan(self.reward()), dict.fromkeys(self.components, self.mask)
+        alike: dict[Any, list[str]] = {}
+        for name, c in self.components.items():
+            alike.setdefault((c.level, c.spread, c.values.dtype, c.values.shape), []).append(name)
+        for (level, how, *_), names in alike.items():
+            x = levels.spread(torch.stack([self.components[k].values for k in names]), self.levels[level], how, self.mask)
+            out.update(zip(names, torch.where(bad, torch.nan, x), strict=True))
+        return out
+
     def rewards(self) -> dict[str, Tensor]:
         """name -> [N, T] each component on steps, times its weight; they sum to ``reward()``. NaN where the total isn't ok."""
-        bad = torch.isnan(self.reward())
-        out = {}
-        for name, c in self.components.items():
-            x = c.steps(self.levels[c.level], self.mask) * (1.0 if c.weight is None else c.weight)
-            out[name] = torch.where(bad, torch.nan, x)
-        return out
+        weights = {name: 1.0 if c.weight is None else c.weight for name, c in self.components.items()}
+        return {name: x * weights[name] for name, x in self.unweighted().items()}
 
     def save(self, path: Any) -> None:
         """Write a parquet file (one row per unit and part) that pandas and datasets read; needs ``guerdon[data]``."""

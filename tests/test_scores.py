@@ -125,6 +125,33 @@ def test_rewards_sum_to_the_reward_and_are_unknown_together(values: list[float],
     assert torch.isnan(named["a"]).equal(torch.isnan(named["b"]))
 
 
+@given(st.lists(statuses, min_size=6, max_size=6), st.sampled_from(SPREADS), st.sampled_from(SPREADS))
+def test_components_are_spread_at_once_as_each_alone(status: list[Status], how: str, other: str) -> None:
+    r = rollouts()
+    parts = [
+        made("a", "line", [[int(status[0]), int(status[1])], [0, -1], [-1, -1]], [[1.5, 2.0], [3.0, 0.0], [0.0] * 2], spread=how),
+        made("b", "line", [[0, int(status[2])], [0, -1], [-1, -1]], [[0.1, 0.2], [0.3, 0.0], [0.0] * 2], spread=how),
+        made("c", "line", [[0, 0], [int(status[3]), -1], [-1, -1]], [[4.0, 5.0], [6.0, 0.0], [0.0] * 2], spread=other),
+        made("d", "episode", [[int(status[4])], [int(status[5])], [-1]], [[7.0], [8.0], [0.0]], weight=0.3),
+    ]
+    s = scores_of(r, parts)
+    bad, found, weighted = torch.isnan(s.reward()), s.unweighted(), s.rewards()
+    assert list(found) == list(weighted) == ["a", "b", "c", "d"]
+    for c in parts:
+        alone = torch.where(bad, torch.nan, c.steps(r.level(c.level), r.mask))
+        assert torch.equal(found[c.name].nan_to_num(99.0), alone.nan_to_num(99.0))
+        assert torch.equal(weighted[c.name].nan_to_num(99.0), (alone * c.weight).nan_to_num(99.0))
+
+
+def test_a_component_is_checked_again_where_a_change_could_make_it_wrong() -> None:
+    c = made("c", "episode", [[0], [3]], [[1.0], [0.0]])
+    assert vars(c.replace(name="d", weight=2.0)) == {**vars(c), "name": "d", "weight": 2.0}
+    with pytest.raises(ShapeError, match="row 1, unit 0 the value is"):
+        c.replace(values=torch.ones(2, 1))
+    with pytest.raises(TypeError, match="wait"):
+        c.replace(wait=2.0)
+
+
 def test_reward_is_the_total_on_the_steps_of_its_own_level() -> None:
     r = rollouts()
     total = made("total", "line", [[0, 3], [0, -1], [-1, -1]], [[1.0, 0.0], [2.0, 0.0], [0.0] * 2], spread="last")

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from guerdon.errors import ExpressionError, InputError
+from guerdon.errors import ExpressionError
+from guerdon.judges.making import items_of, judge_of, needs_of, written
+from guerdon.levels import unit_count
 from guerdon.rewards.aligning import taken
 from guerdon.rewards.node import Reward
 from guerdon.rollouts import Rollouts
@@ -39,14 +41,27 @@ class JudgeReward(Reward):
     def expression(self) -> str:
         return self.written
 
+    @property
+    def begins(self) -> bool:
+        return True
+
+    def begin(self, rollouts: Rollouts) -> None:
+        if self.needs <= rollouts.fields.keys():
+            self.judge.begin(items_of(rollouts, self.units(rollouts), self.gold))
+
+    def units(self, rollouts: Rollouts) -> list[tuple[int, int]]:
+        """(row, episode) of the episodes in which the policy took a step."""
+        there = taken(rollouts, "episode").tolist()
+        return [(n, k) for n, k in rollouts.units("episode") if there[n][k]]
+
     def compute(self, rollouts: Rollouts, parts: list[Component], step: int) -> Component:
-        there = taken(rollouts, "episode").cpu()
-        units = [(n, k) for n, k in rollouts.units("episode") if there[n, k]]
+        units = self.units(rollouts)
         found = self.judge.verdicts(items_of(rollouts, units, self.gold))
+        shape = (len(rollouts), unit_count(rollouts.level("episode")))
         low, high = self.scale
         dtype = torch.get_default_dtype() if rollouts.log_prob is None else rollouts.log_prob.dtype
-        values = torch.full(there.shape, math.nan, dtype=dtype)
-        status = torch.full(there.shape, int(Status.NONE), dtype=torch.int8)
+        values = torch.full(shape, math.nan, dtype=dtype)
+        status = torch.full(shape, int(Status.NONE), dtype=torch.int8)
         for (n, k), verdict in zip(units, found, strict=True):
             status[n, k] = int(verdict.status)
             if verdict.status == Status.OK:
@@ -54,14 +69,6 @@ class JudgeReward(Reward):
         reasons = {unit: v.reason for unit, v in zip(units, found, strict=True) if v.reason}
         device = rollouts.action.device
         return Component(self.name, "episode", values.to(device), status.to(device), reasons, self.bounds, version=self.version)
-
-
-def items_of(rollouts: Rollouts, units: Sequence[tuple[int, int]], gold: str = "") -> list[dict[str, Any]]:
-    """What a judge is shown of each episode: the prompt, the answer and, with ``gold``, that field."""
-    every = {unit: i for i, unit in enumerate(rollouts.units("episode"))}
-    columns = {"prompt": "prompt", "answer": "completion"} | ({"reference": gold} if gold else {})
-    values = {shown: rollouts.values_at(name, "episode") for shown, name in columns.items() if name in rollouts.fields}
-    return [{shown: said[every[unit]] for shown, said in values.items()} for unit in units]
 
 
 def judge(
@@ -93,27 +100,18 @@ def judge(
     >>> print(judge("http://127.0.0.1:8000/v1", "Is it polite?", model="m", cache="verdicts.sqlite"))
     judge('http://127.0.0.1:8000/v1', 'Is it polite?', model='m', cache='verdicts.sqlite')
     """
-    from guerdon.judges.judging import Judge, digest, prompt_of, rubric_of
-    from guerdon.judges.tally import Tally
+    from guerdon.judges.judging import digest
     from guerdon.judges.verdicts import read_score
 
     said = dict(locals())
     low, high = scale_of(scale)
-    endpoint = endpoint_of(said)
-    made = Judge(
-        endpoint,
-        prompt_of("absolute", rubric=rubric_of(rubric), low=f"{low:g}", high=f"{high:g}"),
-        partial(read_score, low=low, high=high),
-        together,
-        cache,
-        Tally(endpoint.price),
-    )
+    made = judge_of(said, "absolute", partial(read_score, low=low, high=high), low=f"{low:g}", high=f"{high:g}")
     version = digest([made.version, low, high, reference])[:8]
     return JudgeReward(
         name="judge",
         bounds=Bounds(0, 1),
         relation="self" if together == 1 else "batch",
-        needs=frozenset({"completion"} | ({reference} if reference else set())),
+        needs=needs_of(reference),
         version=version,
         identity=version,
         judge=made,
@@ -123,41 +121,8 @@ def judge(
     )
 
 
-# ---- what the factories share
-
-
-ASKING = ("url", "model", "key_env", "timeout", "attempts", "seconds", "concurrency", "max_tokens", "temperature")
-
-
-def endpoint_of(said: Mapping[str, Any]) -> Any:
-    """The Endpoint of a factory's arguments."""
-    from guerdon.judges.endpoint import Endpoint
-
-    price = said["price"]
-    if price is not None:
-        if isinstance(price, str) or len(price) != 2 or not all(isinstance(p, int | float) and p >= 0 for p in price):
-            raise InputError(
-                f"judge: `price` should be two numbers, for a million prompt and completion tokens, got {price!r:.60}."
-            )
-        price = (float(price[0]), float(price[1]))
-    return Endpoint(**{name: said[name] for name in ASKING}, body=dict(said["body"] or {}), price=price)
-
-
 def scale_of(said: Sequence[float]) -> tuple[float, float]:
     numbers = not isinstance(said, str) and len(said) == 2 and all(isinstance(x, int | float) for x in said)
     if not numbers or not -math.inf < said[0] < said[1] < math.inf:
         raise ExpressionError(f"judge: `scale` should be the lowest and the highest score, such as [1, 10], got {said!r:.60}.")
     return float(said[0]), float(said[1])
-
-
-def written(name: str, factory: Any, said: Mapping[str, Any]) -> str:
-    """The factory's call as text, with the arguments that differ from their defaults."""
-    import inspect
-
-    shown = []
-    for p in inspect.signature(factory).parameters.values():
-        value = list(said[p.name]) if isinstance(said[p.name], tuple) else said[p.name]
-        default = list(p.default) if isinstance(p.default, tuple) else p.default
-        if p.name in said and value != default:
-            shown.append(repr(value) if p.kind is p.POSITIONAL_OR_KEYWORD else f"{p.name}={value!r}")
-    return f"{name}({', '.join(shown)})"

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
@@ -17,9 +18,10 @@ from typing import Any, NamedTuple
 
 from guerdon.errors import InputError
 from guerdon.judges import verdicts
-from guerdon.judges.asking import Reply, ask, only_model
+from guerdon.judges.asking import Reply, ask
 from guerdon.judges.cache import Cache
 from guerdon.judges.endpoint import Endpoint
+from guerdon.judges.inquiry import Inquiry
 from guerdon.judges.tally import Tally
 from guerdon.scores import Status
 
@@ -46,6 +48,7 @@ class Judge:
     together  items in one request at most. Above 1 a verdict may depend on what else was in its request
     cache     file of verdicts; "": none
     tally     counts what happens
+    begun     by process: what was begun and not yet scored
     """
 
     endpoint: Endpoint
@@ -54,6 +57,7 @@ class Judge:
     together: int = 1
     cache: str = ""
     tally: Tally = field(default_factory=Tally)
+    begun: dict[int, Inquiry] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.together, bool) or not isinstance(self.together, int) or self.together < 1:
@@ -64,38 +68,42 @@ class Judge:
         """Changes with everything but the item that a verdict depends on."""
         return digest([self.endpoint.decides(), self.prompt, self.together, _READER])
 
-    def verdicts(self, items: Sequence[Item]) -> list[Verdict]:
-        """One for each item, in order; equal items are asked about once."""
-        if not items:
-            return []
-        key = self.endpoint.key()
-        model = only_model(self.endpoint, key)
-        keys = [digest([self.version, model, item]) for item in items]
-        todo = dict(zip(keys, items, strict=True))
-        found = self._cached(list(todo))
-        self.tally.add(items=len(todo), cached=len(found))
-        found |= self._asked({k: x for k, x in todo.items() if k not in found}, model, key)
-        return [found[k] for k in keys]
+    def begin(self, items: Sequence[Item]) -> None:
+        """Start asking, in the background, about items that ``verdicts`` will be asked for next.
 
-    def _cached(self, keys: list[str]) -> dict[str, Verdict]:
+        What can't be begun (no key, no server, no cache) is left to ``verdicts``, which meets it too and says so.
+        """
+        if items:
+            with suppress(InputError):
+                if (here := os.getpid()) not in self.begun:
+                    self.begun[here] = Inquiry(self)
+                self.begun[here].add(items)
+
+    def verdicts(self, items: Sequence[Item]) -> list[Verdict]:
+        """One for each item, in order; equal items are asked about once. What was begun is used here, and then forgotten."""
+        begun = self.begun.pop(os.getpid(), None)
+        if begun is not None or items:
+            return (begun or Inquiry(self)).finish(items)
+        return []
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"begun": {}}
+
+    # ---- what an inquiry asks of it
+
+    def keys(self, items: Sequence[Item], model: str) -> list[str]:
+        """What an item's verdict is known by."""
+        return [digest([self.version, model, item]) for item in items]
+
+    def cached(self, keys: list[str]) -> dict[str, Verdict]:
         kept = Cache(self.cache).get(keys) if self.cache else {}
+        self.tally.add(items=len(kept), cached=len(kept))
         return {k: Verdict(Status.OK, said, why) for k, (said, why) in kept.items()}
 
-    def _asked(self, todo: Mapping[str, Item], model: str, key: str) -> dict[str, Verdict]:
-        keys, found = list(todo), dict[str, Verdict]()
-        lots = [keys[at : at + self.together] for at in range(0, len(keys), self.together)]
-        stop = Event()
-        with ThreadPoolExecutor(min(self.endpoint.concurrency, max(len(lots), 1)), "judge") as pool:
-            try:
-                running = {pool.submit(ask, self.endpoint, model, key, self.question(lot, todo), stop): lot for lot in lots}
-                while running:
-                    for done in wait(running, return_when=FIRST_COMPLETED).done:
-                        found |= self._settled(running.pop(done), done.result(), model)
-            except BaseException:  # an interrupt, say: what waits is not asked any more
-                stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        return found
+    def answers(self, items: Mapping[str, Item], model: str, secret: str, stop: Event) -> dict[str, Verdict]:
+        """The verdicts of one request about items by key."""
+        reply = ask(self.endpoint, model, secret, self.question(list(items), items), stop)
+        return self._settled(list(items), reply, model)
 
     def question(self, keys: Sequence[str], items: Mapping[str, Item]) -> str:
         """The prompt with these items, each under its id."""
@@ -106,6 +114,7 @@ class Judge:
         """The verdicts of one request, counted and kept."""
         tokens = reply.usage or (0, 0)
         self.tally.add(
+            items=len(keys),
             requests=reply.requests,
             retries=max(reply.requests - 1, 0),
             prompt_tokens=tokens[0],

@@ -6,15 +6,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from guerdon.comparisons import Comparisons
-from guerdon.judges.absolute import endpoint_of, items_of, written
+from guerdon.judges.making import items_of, judge_of, needs_of, written
 from guerdon.judges.orders import BothAgree, Orders
-from guerdon.rewards.ranking import WinRate
+from guerdon.rewards.ranking import WinRate, members
 from guerdon.rollouts import Rollouts
 from guerdon.scores import Bounds, Status
 
@@ -32,15 +33,18 @@ class PairJudge:
     judge: Judge
     reference: str = ""
 
-    def __call__(self, rollouts: Rollouts, pairs: Tensor) -> Comparisons:
-        rows = sorted(set(pairs.flatten().tolist()))
+    def items(self, rollouts: Rollouts, pairs: Sequence[tuple[int, int]]) -> list[dict[str, Any] | None]:
+        """What is shown of each pair; None: its rows answer different prompts."""
+        rows = sorted({n for pair in pairs for n in pair})
         shown = dict(zip(rows, items_of(rollouts, [(n, 0) for n in rows], self.reference), strict=True))
-        ordered = [(shown[a], shown[b]) for a, b in pairs.tolist()]
-        alike = [a.get("prompt") == b.get("prompt") for a, b in ordered]
-        found = iter(self.judge.verdicts([_item(a, b) for (a, b), ok in zip(ordered, alike, strict=True) if ok]))
+        return [_item(shown[a], shown[b]) for a, b in pairs]
+
+    def __call__(self, rollouts: Rollouts, pairs: Tensor) -> Comparisons:
+        items = self.items(rollouts, pairs.tolist())
+        found = iter(self.judge.verdicts([x for x in items if x is not None]))
         target, status, reasons = [], [], {}
-        for i, ok in enumerate(alike):
-            verdict = next(found) if ok else None
+        for i, item in enumerate(items):
+            verdict = None if item is None else next(found)
             target.append(verdict.said if verdict is not None and verdict.status == Status.OK else math.nan)
             status.append(int(verdict.status if verdict is not None else Status.ABSTAIN))
             if reason := (verdict.reason if verdict is not None else APART):
@@ -55,7 +59,9 @@ class PairJudge:
         )
 
 
-def _item(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+def _item(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any] | None:
+    if a.get("prompt") != b.get("prompt"):
+        return None
     same = {name: value for name, value in a.items() if name != "answer"}
     return {**same, "first": a["answer"], "second": b["answer"]}
 
@@ -65,11 +71,12 @@ class JudgeWins(WinRate):
     """WinRate by a judge, with its text in the expression language."""
 
     comparator: BothAgree
+    pairs: PairJudge
     written: str
 
     @property
     def tally(self) -> Tally:
-        return self.comparator.comparator.judge.tally  # type: ignore[attr-defined]
+        return self.pairs.judge.tally
 
     @property
     def orders(self) -> Orders:
@@ -77,6 +84,23 @@ class JudgeWins(WinRate):
 
     def expression(self) -> str:
         return self.written
+
+    @property
+    def begins(self) -> bool:
+        """With more than one pair a request, what shares one depends on the whole batch: both orders of it are asked in turn."""
+        return self.pairs.judge.together == 1
+
+    def begin(self, rollouts: Rollouts) -> None:
+        if self.begins and self.needs <= rollouts.fields.keys():
+            one_way = [pair for rows in members(rollouts.group) for pair in combinations(rows, 2)]
+            items = self.pairs.items(rollouts, [*one_way, *((b, a) for a, b in one_way)])
+            self.pairs.judge.begin([x for x in items if x is not None])
+
+
+def _pair_judge(said: Mapping[str, Any]) -> PairJudge:
+    from guerdon.judges.verdicts import read_better
+
+    return PairJudge(judge_of(said, "pairwise", read_better), said["reference"])
 
 
 def judge_pairs(
@@ -103,13 +127,7 @@ def judge_pairs(
     ``disagreement``: what a pair becomes on which the orders differ, a "tie" or "abstain". The other arguments are those of
     ``judge``.
     """
-    from guerdon.judges.judging import Judge, prompt_of, rubric_of
-    from guerdon.judges.tally import Tally
-    from guerdon.judges.verdicts import read_better
-
-    endpoint = endpoint_of(locals())
-    made = Judge(endpoint, prompt_of("pairwise", rubric=rubric_of(rubric)), read_better, together, cache, Tally(endpoint.price))
-    return BothAgree(PairJudge(made, reference), disagreement)
+    return BothAgree(_pair_judge(locals()), disagreement)
 
 
 def judge_wins(
@@ -137,15 +155,16 @@ def judge_wins(
     judge_wins('http://127.0.0.1:8000/v1', disagreement='abstain')
     """
     said = dict(locals())
-    comparator = judge_pairs(**said)
-    version = f"{comparator.comparator.judge.version[:8]}"  # type: ignore[attr-defined]
+    pairs = _pair_judge(said)
+    version = pairs.judge.version[:8]
     return JudgeWins(
         name="judge_wins",
         relation="group",
         bounds=Bounds(0, 1),
-        needs=frozenset({"completion"} | ({reference} if reference else set())),
+        needs=needs_of(reference),
         version=version,
         identity=(version, disagreement),
-        comparator=comparator,
+        comparator=BothAgree(pairs, disagreement),
+        pairs=pairs,
         written=written("judge_wins", judge_wins, said),
     )

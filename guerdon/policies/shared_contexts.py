@@ -127,7 +127,8 @@ class SharedContexts:
         if self.hidden is not None:
             to_context = to_context.masked_fill(self.hidden[:, None, None], -torch.inf)
         scores = torch.cat([self.by_row(to_context), query @ key.transpose(2, 3)], -1)
-        weight = (scores * (width**-0.5 if scale is None else scale)).softmax(-1, dtype=torch.float32).to(value.dtype)
+        scores = (scores * (width**-0.5 if scale is None else scale)).to(torch.promote_types(value.dtype, torch.float32))
+        weight = scores.softmax(-1).to(value.dtype)
         on_context, on_own = weight.split([context.keys.shape[2], key.shape[2]], -1)
         out = on_own @ value + self.by_row(self.by_context(on_context) @ context.values)
         return out.reshape(n, 1, heads, width)

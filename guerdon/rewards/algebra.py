@@ -94,9 +94,9 @@ class Sum(Reward):
         return "sum"
 
     def compute(self, rollouts: Rollouts, parts: list[Component], step: int) -> Component:
-        kept = [(p, aligning.landed(c, rollouts, self.level)) for p, c in zip(self.parts, parts, strict=True) if p in self.terms]
-        found = [c for _, c in kept]
-        return aligning.combined(found, lambda *xs: torch.stack(xs).sum(0), [names_itself(p) for p, _ in kept])
+        terms, values = self.terms, dict(zip(self.parts, parts, strict=True))
+        found = [aligning.landed(values[p], rollouts, self.level) for p in terms]
+        return aligning.combined(found, lambda *xs: torch.stack(xs).sum(0), [names_itself(p) for p in terms])
 
 
 def plus(*parts: Reward) -> Reward:
@@ -149,7 +149,9 @@ class Scale(Reward):
         return f"({part})" if isinstance(part, Scale) else inside(part, PRODUCT)
 
     def compute(self, rollouts: Rollouts, parts: list[Component], step: int) -> Component:
-        return _combine(self, rollouts, parts, lambda x: x * self.weight(step))
+        (x,), factor = parts, self.weight(step)
+        reasons = aligning.reasons_of(parts, [names_itself(self.parts[0])])
+        return x.unchecked(values=x.values * factor, status=x.status.to(torch.int8), reasons=reasons, uncertainty=None)
 
 
 def scaled(part: Reward, by: object) -> Reward:

@@ -27,7 +27,10 @@ def present(rollouts: Rollouts, level: str) -> Tensor:
 
 def taken(rollouts: Rollouts, level: str) -> Tensor:
     """[N, K] True where the policy took a step of the unit."""
-    return levels.unit_mask(rollouts.level(level), rollouts.mask)
+    ids = rollouts.level(level)
+    if level == "step":  # a step is its own unit
+        return ((ids >= 0) & rollouts.mask)[:, : levels.unit_count(ids)]
+    return levels.unit_mask(ids, rollouts.mask)
 
 
 def owners(rollouts: Rollouts, fine: str, coarse: str) -> Tensor:
@@ -78,6 +81,12 @@ def landed(c: Component, rollouts: Rollouts, level: str) -> Component:
     return c.replace(level=level, values=values, status=status, reasons=_joined(found), uncertainty=None)
 
 
+def stacked(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors of one shape on one another, [D, ...]: in one stack, or each in its own where they differ in type or device."""
+    alike = len({(x.dtype, x.device) for x in tensors}) == 1
+    return [torch.stack(list(tensors))] if alike else [x[None] for x in tensors]
+
+
 def combined(parts: Sequence[Component], function: Callable[..., Tensor], say: Iterable[bool]) -> Component:
     """``function`` of the parts' values (all at one level), unit by unit; a unit is ok only if it is in every part.
 
@@ -85,7 +94,8 @@ def combined(parts: Sequence[Component], function: Callable[..., Tensor], say: I
     does not have is not there.
     """
     statuses = torch.stack([c.status for c in parts])
-    status = torch.where((statuses == Status.NONE).any(0), int(Status.NONE), statuses.max(0).values).to(torch.int8)
+    least, worst = statuses.amin(0), statuses.amax(0)
+    status = torch.where(least == Status.NONE, least, worst).to(torch.int8)
     values = torch.where(status == Status.OK, function(*(c.values for c in parts)), torch.nan)
     return parts[0].replace(values=values, status=status, reasons=reasons_of(parts, say), uncertainty=None)
 

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -14,12 +16,26 @@ from guerdon.errors import ExpressionError, InputError, ShapeError
 from guerdon.rewards import algebra, aligning, building
 from guerdon.rewards.node import Reward
 from guerdon.rollouts import Rollouts
-from guerdon.scores import Component, Scores, Status
+from guerdon.scores import Bounds, Component, Scores, Status
 
 ROUNDING = 1e-6  # a float32 value may miss a bound it was clipped to by this much, relative to max(1, |bound|)
 
 
 _OWN = frozenset(f.name for f in fields(Rollouts))  # tensors that a reward may need besides the named fields
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What of an evaluation is the same for any rollouts and step.
+
+    runs   every distinct node, parts first; neighbours of one class and level, which don't read one another, together
+    names  of the nodes that people see
+    live   nodes that the total reads
+    """
+
+    runs: list[list[Reward]]
+    names: dict[Reward, str]
+    live: frozenset[Reward]
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,21 +132,29 @@ def unique_names(nodes: list[Reward]) -> dict[Reward, str]:
     return {node: out[node] for node in nodes}
 
 
+def planned(root: Reward) -> Plan:
+    """Its nodes in runs, by depth, and their names."""
+    by_depth = sorted(root.nodes(), key=lambda node: node.depth)  # stable: leaves keep their order
+    runs = [list(run) for _, run in groupby(by_depth, lambda node: (node.depth, type(node), node.level))]
+    return Plan(runs, unique_names(visible(root, additive(root, 0))), live_nodes(root))
+
+
 def evaluate(root: Reward, rollouts: Rollouts, step: int) -> Evaluation:
     """Every distinct node's component, with the names and weights it has in this expression."""
-    nodes = distinct(root)
-    weights = additive(root, step)
-    names = unique_names(visible(root, weights))
-    for node in nodes:
+    plan, weights = root.plan, additive(root, step)
+    for node in root.nodes():
         rollouts = node.prepare(rollouts)
-    _check_needs(nodes, rollouts)
+    _check_needs(root.nodes(), rollouts)
     values: dict[Reward, Component] = {}
-    for node in nodes:
-        found = node.compute(rollouts, [values[part] for part in node.parts], step)
-        _check_leaf(node, found, rollouts)
-        named = found.replace(name=names.get(node, node.name), bounds=node.bounds, spread=node.spread, version=node.version)
-        values[node] = _refused(named, check_bounds=not node.parts)
-    return Evaluation(rollouts, values, names, weights, live_nodes(root))
+    for run in plan.runs:
+        found = type(run[0]).together(run, rollouts, [[values[part] for part in node.parts] for node in run], step)
+        _check_shapes(run, found, rollouts)
+        named = [
+            c.unchecked(name=plan.names.get(node, node.name), bounds=node.bounds, spread=node.spread, version=node.version)
+            for node, c in zip(run, found, strict=True)
+        ]
+        values.update(zip(run, _refused(named, check_bounds=not run[0].parts), strict=True))
+    return Evaluation(rollouts, values, plan.names, weights, plan.live)
 
 
 def score(root: Reward, e: Evaluation) -> Scores:
@@ -174,19 +198,38 @@ def _check_needs(nodes: list[Reward], rollouts: Rollouts) -> None:
             )
 
 
-def _check_leaf(node: Reward, c: Component, rollouts: Rollouts) -> None:
-    expected = (len(rollouts), levels.unit_count(rollouts.level(node.level)))
-    if c.level != node.level or tuple(c.values.shape) != expected:
-        raise ShapeError(
-            f"{node.name}: compute should return a Component of level `{node.level}` with values {list(expected)}, "
-            f"got level `{c.level}` with {list(c.values.shape)}."
-        )
+def _check_shapes(run: list[Reward], found: list[Component], rollouts: Rollouts) -> None:
+    level = run[0].level
+    expected = (len(rollouts), levels.unit_count(rollouts.level(level)))
+    for node, c in zip(run, found, strict=True):
+        if c.level != level or tuple(c.values.shape) != expected:
+            raise ShapeError(
+                f"{node.name}: compute should return a Component of level `{level}` with values {list(expected)}, "
+                f"got level `{c.level}` with {list(c.values.shape)}."
+            )
 
 
-def _refused(c: Component, check_bounds: bool) -> Component:
-    """The component with infinite values, and a leaf's values outside its bounds, turned into errors of their units."""
-    low = c.bounds.low - ROUNDING * max(1.0, abs(c.bounds.low)) if check_bounds else -math.inf
-    high = c.bounds.high + ROUNDING * max(1.0, abs(c.bounds.high)) if check_bounds else math.inf
+def _refused(run: list[Component], check_bounds: bool) -> list[Component]:
+    """Components with infinite values, and a leaf's values outside its bounds, turned into errors of their units."""
+    limits = [_limits(c.bounds) if check_bounds else (-math.inf, math.inf) for c in run]
+    sides = [side for x in aligning.stacked([c.values for c in run]) for side in _sides(x)]
+    return [
+        c if low <= least and most <= high and math.isfinite(least) and math.isfinite(most) else _searched(c, low, high)
+        for c, (low, high), (least, most) in zip(run, limits, sides, strict=True)
+    ]
+
+
+def _limits(bounds: Bounds) -> tuple[float, float]:
+    return bounds.low - ROUNDING * max(1.0, abs(bounds.low)), bounds.high + ROUNDING * max(1.0, abs(bounds.high))
+
+
+def _sides(x: Tensor) -> Iterable[tuple[float, float]]:
+    """The least and the greatest of each component's values in ``x`` [D, N, K], NaN taken for 0."""
+    flat = x.detach().nan_to_num(0.0, math.inf, -math.inf).flatten(1)
+    return zip(flat.amin(1).tolist(), flat.amax(1).tolist(), strict=True) if flat.shape[1] else [(0.0, 0.0)] * len(flat)
+
+
+def _searched(c: Component, low: float, high: float) -> Component:
     wrong: Tensor = c.ok & (torch.isinf(c.values) | (c.values < low) | (c.values > high))
     if not wrong.any():
         return c

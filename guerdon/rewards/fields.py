@@ -32,10 +32,11 @@ class FieldReward(Reward):
         dtype = torch.get_default_dtype() if rollouts.log_prob is None else rollouts.log_prob.dtype
         there = taken(rollouts, self.level)
         values = self._values(rollouts).to(there.device, dtype)
-        finite = torch.isfinite(values)
-        status = torch.where(there, torch.where(finite, int(Status.OK), int(Status.ERROR)), int(Status.NONE)).to(torch.int8)
-        reasons = {(n, k): f"`{self.field}` is {values[n, k].item()}" for n, k in (there & ~finite).nonzero().tolist()}
-        values = torch.where(there & finite, values, torch.nan)
+        status = torch.where(there, int(Status.OK), int(Status.NONE)).to(torch.int8)
+        values, reasons = torch.where(there, values, torch.nan), dict[tuple[int, int], str]()
+        for n, k in (there & ~values.isfinite()).nonzero().tolist():
+            reasons[n, k] = f"`{self.field}` is {values[n, k].item()}"
+            values[n, k], status[n, k] = torch.nan, int(Status.ERROR)
         return Component(self.name, self.level, values, status, reasons, self.bounds, self.spread)
 
     def _values(self, rollouts: Rollouts) -> torch.Tensor:

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import torch
 from torch import Tensor
@@ -71,6 +71,18 @@ class FunctionReward(Reward):
     def compute(self, rollouts: Rollouts, parts: list[Component], step: int) -> Component:
         units, items = self.items(rollouts)
         return self.scored(rollouts, units, run_items(self.function, items, self.budget, self.batched))
+
+    @property
+    def begins(self) -> bool:
+        """Functions in the worker pool don't: what they would begin with is in another process."""
+        return self.budget is None and callable(getattr(self.function, "begin", None))
+
+    def begin(self, rollouts: Rollouts) -> None:
+        """Hand the items to the function's own ``begin``, if it has one and the rows have all that it reads by now."""
+        if self.begins and self.needs <= rollouts.fields.keys():
+            ready, function = self.prepare(rollouts), cast(Any, self.function)
+            if self.level in ready.levels:
+                function.begin(self.items(ready)[1])
 
     def __call__(self, *args: Any, **fields: Any) -> Any:
         """The function itself; with ``completions=`` (and one list a field), Scores as of any reward."""
@@ -184,6 +196,9 @@ def reward(
     - level: the units it scores; ``split`` a pattern that cuts the completion into them (field ``segment`` for level "segment").
     - bounds: interval its values lie in. version: changes when its values would (default: a hash of the function's source).
     - reads: argument -> field, where the names differ.
+
+    A function without a budget that has a method ``begin(items)`` is told of units before the whole batch is there, one dict of
+    arguments each, and may start on them in the background; it is then called as ever.
 
     >>> @reward
     ... def correct(completion, answer):

@@ -111,6 +111,11 @@ class Reward:
         """Its values, given those of its parts (one Component each, in order)."""
         raise NotImplementedError(f"{type(self).__name__} should implement compute(rollouts, parts, step)")
 
+    @classmethod
+    def together(cls, nodes: Sequence[Any], rollouts: Rollouts, parts: Sequence[list[Component]], step: int) -> list[Component]:
+        """``compute`` of several nodes of this class and of one level, for what is cheaper done once for all."""
+        return [node.compute(rollouts, some, step) for node, some in zip(nodes, parts, strict=True)]
+
     def prepare(self, rollouts: Rollouts) -> Rollouts:
         """The rollouts with the levels or fields it brings (splitters); called once before any ``compute``."""
         return rollouts
@@ -141,6 +146,15 @@ class Reward:
         if not self.parts:
             return (self.text, self.identity)
         return (self.text, *(part.key[1:] for part in self.parts))
+
+    @cached_property
+    def plan(self) -> evaluating.Plan:
+        """In which order its nodes are computed, and their names."""
+        return evaluating.planned(self)
+
+    @cached_property
+    def _nodes(self) -> list[Reward]:
+        return evaluating.distinct(self)
 
     @cached_property
     def depth(self) -> int:
@@ -175,6 +189,17 @@ class Reward:
     def score(self, rollouts: Rollouts, *, step: int = 0) -> Scores:
         """What it says of the rollouts; ``step`` is the training step, for schedules."""
         return evaluating.score(self, evaluating.evaluate(self, rollouts, step))
+
+    @property
+    def begins(self) -> bool:
+        """Whether ``begin`` starts anything."""
+        return any(leaf.begins for leaf in self.nodes() if leaf is not self and not leaf.parts)
+
+    def begin(self, rollouts: Rollouts) -> None:
+        """Start, in the background, on rows that will be scored soon, while the rest of their batch is drawn."""
+        for leaf in self.nodes():
+            if leaf is not self and not leaf.parts:
+                leaf.begin(rollouts)
 
     def __call__(self, *, completions: Sequence[Any], prompts: Sequence[Any] | None = None, **fields: Sequence[Any]) -> Scores:
         """Score plain strings or chat messages; each field is one value per completion."""
@@ -279,7 +304,7 @@ class Reward:
 
     def nodes(self) -> list[Reward]:
         """Every distinct node, parts before what they are parts of."""
-        return evaluating.distinct(self)
+        return list(self._nodes)
 
     def with_budget(self, seconds: float) -> Reward:
         """The same with a time budget for every function in it that has none, so that they run in the worker pool."""

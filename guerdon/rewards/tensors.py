@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from guerdon.errors import InputError, check_shape
 from guerdon.levels import unit_count
+from guerdon.rewards.aligning import stacked
 from guerdon.rewards.function import source_version
 from guerdon.rewards.node import Reward
 from guerdon.rollouts import Rollouts
@@ -28,9 +29,32 @@ class TensorReward(Reward):
     function: Callable[[Rollouts], Tensor]
 
     def compute(self, rollouts: Rollouts, parts: list[Component], step: int) -> Component:
-        before = _written(rollouts)
+        return self.together([self], rollouts, [parts], step)[0]
+
+    @classmethod
+    def together(
+        cls, nodes: Sequence[TensorReward], rollouts: Rollouts, parts: Sequence[list[Component]], step: int
+    ) -> list[Component]:
+        units, tensors = rollouts.level(nodes[0].level), _tensors(rollouts)
+        k, written = unit_count(units), [x._version for x in tensors]
+        found = [node._measured(rollouts, k, tensors, written) for node in nodes]
+        there = torch.arange(k, device=units.device) <= units.max(1).values[:, None]
+        whole = torch.where(there, int(Status.OK), int(Status.NONE)).to(torch.int8)
+        values, status = list[Tensor](), list[Tensor]()
+        for x in stacked(found):
+            values += torch.where(there, x, torch.nan)
+            some_abstain = x.sum().isnan()  # or padding is NaN; the look at each value costs as much as all the rest
+            status += torch.where(there & x.isnan(), int(Status.ABSTAIN), whole) if some_abstain else [whole] * len(x)
+        one = Component(nodes[0].name, nodes[0].level, values[0], status[0])
+        return [
+            one.unchecked(name=n.name, values=v, status=s, bounds=n.bounds, spread=n.spread, version=n.version)
+            for n, v, s in zip(nodes, values, status, strict=True)
+        ]
+
+    def _measured(self, rollouts: Rollouts, k: int, tensors: list[Tensor], written: list[int]) -> Tensor:
+        """[N, K] what the function says; ``written``: how often each of the rollouts' tensors was, and is after it."""
         values = self.function(rollouts)
-        if _written(rollouts) != before:
+        if [x._version for x in tensors] != written:
             raise InputError(
                 f"{self.name}: expected the rollouts to be left as they are, but the function wrote into one of their tensors, "
                 "which other rewards and the update read too. Usual cause: an operation in place; clone first."
@@ -40,25 +64,18 @@ class TensorReward(Reward):
             raise InputError(
                 f"{self.name}: expected a tensor of real numbers, got {got}. Usual cause: a list, or a return that is missing."
             )
-        units = rollouts.level(self.level)
-        k = unit_count(units)
         if values.dim() == 1 and k == 1:
             values = values[:, None]
         check_shape(
             self.name, "the result", values, (len(rollouts), k), f"values of other units than those of level {self.level}"
         )
-        there = torch.arange(k, device=values.device) <= units.max(1).values[:, None]
-        status = torch.where(values.isnan(), int(Status.ABSTAIN), int(Status.OK))
-        status = torch.where(there, status, int(Status.NONE)).to(torch.int8)
-        values = torch.where(status == Status.OK, values, torch.nan)
-        return Component(self.name, self.level, values, status, {}, self.bounds, self.spread, version=self.version)
+        return values
 
 
-def _written(rollouts: Rollouts) -> list[int]:
-    """How often each tensor of the rollouts was written to."""
-    own = [x for x in vars(rollouts).values() if isinstance(x, Tensor)]
-    fields = [f.values for f in rollouts.fields.values() if isinstance(f.values, Tensor)]
-    return [x._version for x in (*own, *rollouts.levels.values(), *fields) if not x.is_inference()]
+def _tensors(rollouts: Rollouts) -> list[Tensor]:
+    """Those of the rollouts that count how often they are written to."""
+    own = [*vars(rollouts).values(), *rollouts.levels.values(), *(f.values for f in rollouts.fields.values())]
+    return [x for x in own if isinstance(x, Tensor) and not x.is_inference()]
 
 
 def tensor_reward(

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from guerdon.credit import group_relative, variance_shares
 from guerdon.errors import InputError
 from guerdon.protocols import Policy
 from guerdon.scores import Scores
-from guerdon.training.binding import BEFORE, Ingredients, needs_of_all
+from guerdon.training.binding import BEFORE, Ingredients, needs_of, needs_of_all
 from guerdon.training.recipe import Batch, Stage
 from guerdon.training.scoring import policy_outputs
 
@@ -41,7 +43,8 @@ class Crediting:
         """name -> [N, T] each component's own credit, not weighted."""
         if self.stage.credit is None or self.scores is None:
             raise InputError(f"stage `{self.stage.name}`: advantages of components need a reward and a credit.")
-        return {k: self._credit(x) for k, x in _unweighted(self.scores).items()}
+        rewards = self.scores.unweighted()
+        return dict(zip(rewards, self._credits(list(rewards.values())), strict=True))
 
     @torch.no_grad()
     def assign(self) -> tuple[Ingredients, dict[str, float]]:
@@ -54,7 +57,7 @@ class Crediting:
         given, scores = self.given, self.scores
         if self.stage.combine is None:
             advantage = self._credit(scores.reward())
-            parts = attributed(self._credit, scores.rewards(), advantage, given["mask"], given["group"])
+            parts = attributed(self._credits, scores.rewards(), advantage, given["mask"], given["group"])
         else:
             weights = {k: 1.0 if c.weight is None else c.weight for k, c in scores.components.items()}
             apart = self.apart()
@@ -75,6 +78,14 @@ class Crediting:
     def _credit(self, reward: Tensor) -> Tensor:
         return self.given.call(self.stage.credit, self.step, reward=reward)  # type: ignore[arg-type]  # the callers saw there is one
 
+    def _credits(self, rewards: Sequence[Tensor]) -> list[Tensor]:
+        """The credit of each: in one call, rows under one another, where the credit says that a row's is of that row alone."""
+        credit, mask = self.stage.credit, self.given["mask"]
+        if credit is None or not _by_row(credit) or len({x.dtype for x in rewards}) > 1:
+            return [self._credit(x) for x in rewards]
+        below = self.given.at(torch.arange(len(mask), device=mask.device).repeat(len(rewards)), None, needs_of(credit))
+        return list(below.call(credit, self.step, reward=torch.cat(list(rewards))).split(len(mask)))
+
 
 def _needed_before(stage: Stage, there: Ingredients) -> frozenset[str]:
     """What is wanted of the policy as it is before the update."""
@@ -83,17 +94,23 @@ def _needed_before(stage: Stage, there: Ingredients) -> frozenset[str]:
     return (needs_of_all(parts) - there.keys()) | {n.removeprefix(BEFORE) for n in old - there.keys()}
 
 
-def _unweighted(scores: Scores) -> dict[str, Tensor]:
-    """name -> [N, T] each component on steps, NaN where the total isn't ok."""
-    bad = scores.reward().isnan()
-    steps = {k: c.steps(scores.levels[c.level], scores.mask) for k, c in scores.components.items()}
-    return {k: torch.where(bad, torch.nan, x) for k, x in steps.items()}
+def _by_row(credit: Any) -> bool:
+    """Whether the function inside says ``by_row``, and no setting bound to it is of the batch's rows."""
+    while isinstance(credit, functools.partial):
+        if any(isinstance(x, Tensor) and x.dim() for x in credit.keywords.values()):
+            return False
+        credit = credit.func
+    return getattr(credit, "by_row", False)
 
 
 def attributed(
-    credit: Callable[[Tensor], Tensor], rewards: Mapping[str, Tensor], advantage: Tensor, mask: Tensor, group: Tensor
+    credit: Callable[[Sequence[Tensor]], list[Tensor]],
+    rewards: Mapping[str, Tensor],
+    advantage: Tensor,
+    mask: Tensor,
+    group: Tensor,
 ) -> dict[str, Tensor]:
-    """name -> [N, T] what each component brings to ``advantage``, the credit of their sum.
+    """name -> [N, T] what each component brings to ``advantage``, the credit of their sum; ``credit`` is of several rewards.
 
     Its own credit, without a baseline that is there for no reward at all. Where these don't add up to the advantage (credit
     divides by a deviation, which makes a whisper alone as loud as a shout), what it brings to the rows' totals relative to their
@@ -101,8 +118,9 @@ def attributed(
     """
     if len(rewards) == 1:
         return dict.fromkeys(rewards, advantage)
-    nothing = credit(sum(rewards.values(), torch.zeros(())) * 0)  # NaN where a reward is
-    own = {k: credit(x) - nothing for k, x in rewards.items()}
+    none = sum(rewards.values(), torch.zeros(())) * 0  # NaN where a reward is
+    *found, nothing = credit([*rewards.values(), none])
+    own = {k: x - nothing for k, x in zip(rewards, found, strict=True)}
     whole = sum(own.values(), nothing)
     if torch.allclose(whole, advantage, rtol=1e-4, atol=1e-5 * float(advantage.nan_to_num(0.0).abs().max()), equal_nan=True):
         return own

@@ -224,10 +224,12 @@ def batch_metrics(rollouts: Rollouts, seconds: float) -> dict[str, float]:
 def score_metrics(scores: Scores | None) -> dict[str, float]:
     if scores is None:
         return {}
-    out = {"reward/total": episode_mean(scores.total)}
+    out, shares = {"reward/total": episode_mean(scores.total)}, dict[int, dict[str, float]]()
     for name, c in scores.trace.items():
         out[f"reward/{name}"] = c.mean()
-        out |= {f"status/{name}/{k}": v for k, v in c.shares().items()}
+        if id(c.status) not in shares:  # terms of which every unit is ok share one tensor
+            shares[id(c.status)] = c.shares()
+        out |= {f"status/{name}/{k}": v for k, v in shares[id(c.status)].items()}
     return out
 
 

@@ -309,6 +309,27 @@ def test_components_credited_apart_are_the_credit_of_their_sum_where_credit_is_l
     assert shares == pytest.approx(other_shares, abs=1e-9)
 
 
+@pytest.mark.parametrize("nan", [False, True])
+def test_a_credit_of_single_rows_is_asked_once_for_all_components_and_says_the_same(nan: bool) -> None:
+    parts = [whole("right", [1, 0, 0, 3], weight=2.0), whole("short", [0.5, 1, 0.25, 0], weight=-0.5)]
+    parts.append(whole("rare", [1, 2, 3, 4], status=[0, 3 * nan, 0, 0]))
+    calls: list[int] = []
+
+    def credit(reward: Tensor, mask: Tensor, episode: Tensor, *, gamma: Any) -> Tensor:
+        calls.append(len(reward))
+        return return_to_go(reward, mask, episode, gamma=gamma)
+
+    found = []
+    for by_row, gamma in ((False, 0.9), (True, 0.9), (True, torch.full((4, 1), 0.9, dtype=torch.float64))):
+        credit.by_row = by_row  # type: ignore[attr-defined]
+        calls.clear()
+        found.append((*credited(rows(), parts, credit=partial(credit, gamma=gamma)), list(calls)))
+    assert [counts for *_, counts in found] == [[4] * 5, [4, 16], [4] * 5]  # a setting of the rows would not fit more of them
+    for ingredients, metrics, _ in found[1:]:
+        assert metrics == pytest.approx(found[0][1], rel=0, abs=0, nan_ok=True)
+        assert torch.equal(ingredients["advantage"], found[0][0]["advantage"])
+
+
 def test_components_that_are_normalised_apart_keep_their_weights() -> None:
     parts = [whole("right", [1, 0, 0, 1], weight=3.0), whole("short", [0, 50, 0, 50], weight=0.5)]
     found, _ = credited(rows(), parts, credit=partial(group_relative, scale="std", ddof=0), combine=weighted_sum)
@@ -331,7 +352,8 @@ def test_what_a_component_brings_is_its_credit_without_the_baseline() -> None:
         return gae(x, value, rollouts.mask, rollouts.level("episode"), rollouts.terminated, rollouts.truncated)
 
     rewards = scores_of(rollouts, [whole("right", [1, 0, 0, 3]), whole("short", [0.5, 1, 0.25, 0])]).rewards()
-    found = crediting.attributed(credit, rewards, credit(sum(rewards.values())), rollouts.mask, rollouts.group)
+    whole_credit = credit(sum(rewards.values()))
+    found = crediting.attributed(lambda xs: list(map(credit, xs)), rewards, whole_credit, rollouts.mask, rollouts.group)
     for name, x in rewards.items():
         assert torch.allclose(found[name], return_to_go(x, rollouts.mask, rollouts.level("episode")), atol=1e-12)
 
@@ -414,7 +436,8 @@ def test_a_run_stops_when_more_of_a_term_fails_than_is_allowed(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("bad", "stops"), [([], False), ([2], False), ([2, 3], True), ([3, 3], True), ([1] * 9, False), ([1, 2], False)]
+    ("bad", "stops"),
+    [([], False), ([2], False), ([2, 3], True), ([3, 3], True), ([2, 2], True), ([1] * 9, False), ([1, 2], False)],
 )
 def test_a_tenth_may_fail_and_abstaining_is_not_failing(bad: list[int], stops: bool) -> None:
     scores = failing([*bad, *[0] * (10 - len(bad))])
