@@ -11,18 +11,15 @@ Each training run ends in greedy episodes from the same starts, played by the sa
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from reporting import about, put, read, said, write
 
 from guerdon.policies.acting import Acted
 from guerdon.recipes.control import recipe
@@ -33,10 +30,9 @@ from guerdon.training.observers import Jsonl
 
 HERE = Path(__file__).parent
 RESULTS = {kind: HERE / "results" / f"control_{kind}.json" for kind in ("speed", "quality")}
-SPEED_PAGE = HERE.parent / "docs" / "performance.md"
-BEGIN, END = "<!-- control: python benchmarks/control_against_sb3.py page -->", "<!-- end of control -->"
 PAGE, MARK = HERE.parent / "docs" / "control.md", "<!-- results: python benchmarks/control_against_sb3.py page -->"
 
+PACKAGES = ("guerdon", "stable-baselines3", "gymnasium", "mujoco", "torch", "numpy")
 BATCH = 8 * 256
 SHARED = {"environments": 8, "horizon": 256, "minibatch": 256, "rounds": 4, "lr": 3e-4, "gamma": 0.99}
 TASKS: dict[str, dict[str, Any]] = {
@@ -134,7 +130,7 @@ def speed(rounds: int, batches: int) -> None:
         ratios = [a[0] / b[0] for a, b in zip(*runs.values(), strict=True)]
         found[task] = {**runs, "ratio": float(np.median(ratios)), "ratios": ratios, "shares": shares(task, settings)}
         print(f"{task}: {found[task]['ratio']:.2f} times", flush=True)
-    write(RESULTS["speed"], {"about": about(), "batches": batches, "tasks": found})
+    write(RESULTS["speed"], {"about": about(*PACKAGES), "batches": batches, "tasks": found})
 
 
 def shares(task: str, settings: Mapping[str, Any]) -> dict[str, float]:
@@ -168,7 +164,7 @@ def shares(task: str, settings: Mapping[str, Any]) -> dict[str, float]:
 
 
 def quality(tasks: list[str], seeds: list[int]) -> None:
-    stored = json.loads(RESULTS["quality"].read_text()) if RESULTS["quality"].exists() else {"tasks": {}}
+    stored = {"tasks": {}, **read(RESULTS["quality"])}
     for task in tasks or list(TASKS):
         here = stored["tasks"].setdefault(task, {"settings": TASKS[task], "returns": {name: {} for name in TRAINERS}})
         if here["settings"] != TASKS[task]:
@@ -179,7 +175,7 @@ def quality(tasks: list[str], seeds: list[int]) -> None:
                     start = time.process_time()
                     here["returns"][name][str(seed)] = run(task, TASKS[task], seed, True)
                     print(task, name, seed, here["returns"][name][str(seed)], f"{time.process_time() - start:.0f} s", flush=True)
-                    write(RESULTS["quality"], {"about": about(), **{k: v for k, v in stored.items() if k != "about"}})
+                    write(RESULTS["quality"], {"about": about(*PACKAGES), **{k: v for k, v in stored.items() if k != "about"}})
 
 
 def interquartile_mean(x: np.ndarray) -> np.ndarray:
@@ -205,11 +201,9 @@ def interval(x: np.ndarray, draws: int = 20_000) -> tuple[float, float]:
 
 
 def page() -> None:
-    q, s = (json.loads(RESULTS[k].read_text()) if RESULTS[k].exists() else None for k in ("quality", "speed"))
+    q, s = (read(RESULTS[k]) for k in ("quality", "speed"))
     if s:
-        before, found, rest = SPEED_PAGE.read_text().partition(BEGIN)
-        after = rest.partition(END)[2] if found else "\n"
-        SPEED_PAGE.write_text(f"{before.rstrip()}\n\n{BEGIN}\n\n" + "\n".join(speed_lines(s)) + f"\n\n{END}{after}")
+        put("control", __file__, speed_lines(s))
     lines = [PAGE.read_text().partition(MARK)[0] + MARK, ""]
     lines += ["Speed beside Stable-Baselines3, and where a batch's time goes: [Performance](performance.md).", ""]
     if q:
@@ -230,7 +224,7 @@ def page() -> None:
             lines.append(f"| {task} | {steps:,} | {count} | {' | '.join(cells)} | {'yes' if below else 'no'} |")
         lines += ["", "Settings, the same for both (the others are Stable-Baselines3's defaults):", ""]
         lines += [f"- {task}: " + ", ".join(f"{k}={v}" for k, v in r["settings"].items()) for task, r in q["tasks"].items()]
-        lines += ["", _said(q["about"])]
+        lines += ["", said(q["about"])]
     PAGE.write_text("\n".join(lines).rstrip() + "\n")
 
 
@@ -259,28 +253,7 @@ def speed_lines(s: Mapping[str, Any]) -> list[str]:
         cells = [ms["environment"], ms["sample"] - ms["environment"], ms["reward"], ms["credit"], ms["update"]]
         whole = sum(v for k, v in ms.items() if k != "environment")
         lines.append(f"| {task} | {' | '.join(f'{x:.1f}' for x in cells)} | {whole / ms['environment']:.1f} |")
-    return [*lines, "", _said(s["about"])]
-
-
-def about() -> dict[str, str]:
-    packages = ("guerdon", "stable-baselines3", "gymnasium", "mujoco", "torch", "numpy")
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-        **{p: version(p) for p in packages},
-    }
-
-
-def _said(told: Mapping[str, str]) -> str:
-    versions = ", ".join(f"{k} {v}" for k, v in told.items() if k not in ("date", "machine"))
-    return f"{told['date']}; {told['machine']}; {versions}."
-
-
-def write(path: Path, value: Any) -> None:
-    path.parent.mkdir(exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(unfinished, path)
+    return [*lines, "", said(s["about"])]
 
 
 def main() -> None:

@@ -13,18 +13,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
+
+from reporting import about, put, read, said, write
 
 RESULTS = Path(__file__).parent / "results" / "judge_overlap.json"
 PROMPTS, SAMPLES, NEW, PARTS = 32, 8, 32, 4
@@ -174,36 +173,21 @@ def middle(steps: Sequence[dict[str, float]], name: str) -> float:
 # ---- results
 
 
-def about() -> dict[str, str]:
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, one thread",
-        **{p: version(p) for p in ("guerdon", "torch", "transformers")},
-    }
-
-
 def run(rounds: int) -> None:
     import torch
 
     torch.set_num_threads(1)
     with serving() as url:
         cases = [measured(url, case, rounds) for case in CASES]
-    found = {"about": about(), "rows": PROMPTS * SAMPLES, "tokens": NEW, "parts": PARTS, "cases": cases}
-    unfinished = RESULTS.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(found, indent=1) + "\n")
-    os.replace(unfinished, RESULTS)
+    found = {
+        "about": about("guerdon", "torch", "transformers"),
+        "rows": PROMPTS * SAMPLES,
+        "tokens": NEW,
+        "parts": PARTS,
+        "cases": cases,
+    }
+    write(RESULTS, found)
     print(json.dumps(cases, indent=1))
-
-
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
-BEGIN, END = "<!-- judges: python benchmarks/judge_overlap.py page -->", "<!-- end of judges -->"
-
-
-def page() -> None:
-    """Write the judges' part of docs/performance.md."""
-    told, text = json.loads(RESULTS.read_text()), PAGE.read_text()
-    before, after = text.partition(BEGIN)[0].rstrip() + "\n\n", text.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n\n" + "\n".join(lines(told)) + f"\n\n{END}{after or chr(10)}")
 
 
 def lines(told: dict[str, Any]) -> list[str]:
@@ -216,7 +200,6 @@ def lines(told: dict[str, Any]) -> list[str]:
     completions = f"{told['rows']} completions of {told['tokens']} tokens"
     concurrency = " or ".join(str(n) for n in sorted({c["concurrency"] for c in told["cases"]}))
     in_parts = [c["sampling_in_parts"] / c["sampling"] for c in told["cases"]]
-    about = told["about"]
     return [
         "## Judges",
         "",
@@ -230,7 +213,7 @@ def lines(told: dict[str, Any]) -> list[str]:
         "",
         f"Sampling in {told['parts']} parts takes {min(in_parts):.2f} to {max(in_parts):.2f} times as long as at once.",
         "",
-        f"{about['date']}; " + "; ".join(f"{k} {v}" if k != "machine" else v for k, v in about.items() if k != "date") + ".",
+        said(told["about"]),
     ]
 
 
@@ -244,7 +227,7 @@ def main() -> None:
     if options.command == "run":
         run(options.rounds)
     else:
-        {"page": page, "serve": serve}[options.command]()
+        {"page": lambda: put("judges", __file__, lines(read(RESULTS))), "serve": serve}[options.command]()
 
 
 if __name__ == "__main__":

@@ -14,17 +14,16 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
-import platform
 import random
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from reporting import about, put, read, write
 
 RESULTS = Path(__file__).parent / "results" / "math_speed.json"
 GROUP = 8
@@ -519,31 +518,7 @@ def of_relabelling(rounds: int, rows: int = 1000, steps: int = 1000, observed: i
 # ---- results
 
 
-def about() -> dict[str, str]:
-    packages = ("guerdon", "math-verify", "latex2sympy2_extended", "sympy", "torch", "gymnasium")
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, one thread",
-        **{p: version(p) for p in packages},
-    }
-
-
-def keep(part: str, found: dict[str, Any]) -> None:
-    stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    unfinished = RESULTS.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps({**stored, part: {"about": about(), **found}}, indent=1) + "\n")
-    os.replace(unfinished, RESULTS)
-
-
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
-BEGIN, END = "<!-- rewards: python benchmarks/math_against_math_verify.py page -->", "<!-- end of rewards -->"
-
-
-def page() -> None:
-    """Write the results' part of docs/performance.md."""
-    told, text = json.loads(RESULTS.read_text()), PAGE.read_text()
-    before, after = text.partition(BEGIN)[0].rstrip() + "\n\n", text.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n\n" + "\n".join(lines(told)) + f"\n\n{END}{after or chr(10)}")
+PACKAGES = ("guerdon", "math-verify", "latex2sympy2_extended", "sympy", "torch", "gymnasium")
 
 
 def lines(told: dict[str, Any]) -> list[str]:
@@ -551,8 +526,8 @@ def lines(told: dict[str, Any]) -> list[str]:
     out = ["## Rewards", "", "Each in turn with its peer in one process, on one thread.", ""]
     if m:
         rate, chunks, shares = m["pairs_a_second"], m["ratio_of_chunks"], m["shares"]
-        said = f"{m['pairs']:,} generated pairs, {shares['plain']:.0%} of them plain numbers, {shares['right']:.0%} right; "
-        said += f"{shares['fast']:.0%} were decided without math-verify, and {len(m['disagreements'])} differently from it."
+        verdict = f"{m['pairs']:,} generated pairs, {shares['plain']:.0%} of them plain numbers, {shares['right']:.0%} right; "
+        verdict += f"{shares['fast']:.0%} were decided without math-verify, and {len(m['disagreements'])} differently from it."
         out += [
             "| checking mathematics | pairs a second | times math-verify |",
             "|---|---|---|",
@@ -560,7 +535,7 @@ def lines(told: dict[str, Any]) -> list[str]:
             f"| math-verify, parsed gold answers kept | {rate['cached']:,.0f} | {rate['cached'] / rate['math_verify']:.2f} |",
             f"| `math` | {rate['guerdon']:,.0f} | {m['ratio']:.2f} (by chunks {chunks['low']:.1f} to {chunks['high']:.1f}) |",
             "",
-            said,
+            verdict,
             "",
         ]
     if t:
@@ -570,11 +545,7 @@ def lines(told: dict[str, Any]) -> list[str]:
         ]
     if r:
         out += [f"A network of 64 x 64 scores {r['transitions']:,} stored transitions in {r['seconds']:.2f} s (aim: 5 s).", ""]
-    about = (m or t or r)["about"]
-    return [
-        *out,
-        f"{about['date']}; " + "; ".join(f"{k} {v}" if k != "machine" else v for k, v in about.items() if k != "date") + ".",
-    ]
+    return [*out, said((m or t or r)["about"])]
 
 
 def main() -> None:
@@ -590,7 +561,7 @@ def main() -> None:
     commands.add_parser("page")
     options = vars(parser.parse_args())
     if options["command"] == "page":
-        page()
+        put("rewards", __file__, lines(read(RESULTS)))
         return
     import torch
 
@@ -599,7 +570,7 @@ def main() -> None:
     made: dict[str, Callable[..., dict[str, Any]]] = {"math": of_math, "terms": of_terms, "relabel": of_relabelling}
     named = {"pairs": "count"}
     found = made[command](**{named.get(k, k): v for k, v in options.items()})
-    keep(command, found)
+    write(RESULTS, {**read(RESULTS), command: {"about": about(*PACKAGES), **found}})
     print(json.dumps({k: v for k, v in found.items() if k != "kinds"}, indent=1))
 
 

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -25,12 +23,12 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from reporting import about, put, read, said, write
 from torch import Tensor
 
 from guerdon.credit import group_relative
@@ -47,8 +45,7 @@ from guerdon.training.recipe import Recipe, Stage, Term
 from guerdon.training.sources import Pairs, Prompts
 
 HERE = Path(__file__).parent
-RESULTS, PAGE = HERE / "results" / "text_speed.json", HERE.parent / "docs" / "performance.md"
-BEGIN, END = "<!-- text: python benchmarks/text_against_trl.py page -->", "<!-- end of text -->"
+RESULTS = HERE / "results" / "text_speed.json"
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWX"
 WIDTH, LAYERS, HEADS, VOCABULARY, WIDE = 256, 4, 4, 54, 151_936
@@ -421,25 +418,17 @@ def resident(what: str) -> int:
 # ---- the page
 
 
-def page() -> None:
-    """The part of the page between the markers; a new page has nothing else yet."""
-    told = json.loads(RESULTS.read_text())
-    text = PAGE.read_text() if PAGE.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
-    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n\n{chr(10).join(lines(told))}\n\n{END}{after}")
-
-
 def lines(told: dict[str, Any]) -> list[str]:
     names = {
         "grpo": f"GRPO, {PROMPTS} prompts x {SAMPLES} completions of {NEW} tokens",
         "dpo": f"DPO, {PAIRS} pairs of up to {LONGEST} tokens",
         "reward": f"reward model, {PAIRS} pairs of up to {LONGEST} tokens",
     }
-    said = f"""A step from end to end: {LAYERS} layers of width {WIDTH}, vocabulary {VOCABULARY}, float32. Both take a step in
+    text = f"""A step from end to end: {LAYERS} layers of width {WIDTH}, vocabulary {VOCABULARY}, float32. Both take a step in
         turn in one process, so both meet the same neighbours on the machine; before that, losses and gradients on the same tokens
         agree. Medians, quartiles in brackets. Of the limit: the time that a large matrix product would take for the arithmetic
         that the step cannot do without, over the step's own."""
-    out = ["## Text beside TRL", "", filled(said), ""]
+    out = ["## Text beside TRL", "", filled(text), ""]
     out += [
         "| step | threads | guerdon | TRL | times as fast | in processor time | of the limit |",
         "|---|---|---|---|---|---|---|",
@@ -453,20 +442,19 @@ def lines(told: dict[str, Any]) -> list[str]:
     if r := told.get("memory", {}).get("grpo"):
         most = [r[k]["MiB at most"] for k in ("guerdon", "trl")]
         added = [r[k]["MiB at most"] - r[k]["MiB before"] for k in ("guerdon", "trl")]
-        said = f"""With a vocabulary of {WIDE:,} the process of the GRPO step takes {most[0]:,} MiB at most, TRL's {most[1]:,}:
+        text = f"""With a vocabulary of {WIDE:,} the process of the GRPO step takes {most[0]:,} MiB at most, TRL's {most[1]:,}:
             {most[0] / most[1]:.2f} of it. Of that the steps added {added[0]:,} and {added[1]:,}: {added[0] / added[1]:.2f}."""
-        out += ["", filled(said)]
+        out += ["", filled(text)]
     if r := told.get("half", {}).get("grpo"):
         wall, used = r["float32 over bfloat16"][1], r["in processor time"][1]
         curves = {k: np.array(v) for k, v in r["reward"].items()}
         seeds, steps = curves["float32"].shape
-        said = f"""`LanguagePolicy(products="bfloat16")` makes the GRPO step {wall:.2f} times as fast, {used:.2f} in processor
+        text = f"""`LanguagePolicy(products="bfloat16")` makes the GRPO step {wall:.2f} times as fast, {used:.2f} in processor
             time. Over {seeds} seeds its mean reward goes from {curves["bfloat16"][:, :5].mean():.3f} in the first five steps to
             {curves["bfloat16"][:, -5:].mean():.3f} in the last five of {steps}; with float32 products from
             {curves["float32"][:, :5].mean():.3f} to {curves["float32"][:, -5:].mean():.3f}."""
-        out += ["", filled(said)]
-    versions = ", ".join(f"{k} {v}" for k, v in told["about"].items() if k not in ("date", "machine"))
-    return [*out, "", f"{told['about']['date']}; {told['about']['machine']}; {versions}."]
+        out += ["", filled(text)]
+    return [*out, "", said(told["about"])]
 
 
 def filled(text: str) -> str:
@@ -476,22 +464,10 @@ def filled(text: str) -> str:
 # ---- storing
 
 
-def about() -> dict[str, str]:
-    packages = ("guerdon", "trl", "transformers", "torch", "numpy")
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-        **{p: version(p) for p in packages},
-    }
-
-
 def store(kind: str, case: str, value: Any) -> None:
-    stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    stored["about"] = about()
+    stored = {**read(RESULTS), "about": about("guerdon", "trl", "transformers", "torch", "numpy")}
     stored.setdefault(kind, {})[case] = value
-    unfinished = RESULTS.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(stored, indent=1) + "\n")
-    os.replace(unfinished, RESULTS)
+    write(RESULTS, stored)
 
 
 def main() -> None:
@@ -520,7 +496,7 @@ def main() -> None:
     elif options.command == "half":
         half(options.seeds, options.steps)
     elif options.command == "page":
-        page()
+        put("text", __file__, lines(read(RESULTS)))
     elif options.command == "peak":
         peak(options.case, options.who)
 

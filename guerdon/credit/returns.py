@@ -8,6 +8,9 @@ solved by doubling, in log2(T) tensor operations instead of T.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -15,7 +18,16 @@ from torch.nn.functional import pad
 from guerdon.errors import ExpressionError, ShapeError, check_shape
 from guerdon.levels import pool, spread, unit_count, unit_mask
 
+Credit = TypeVar("Credit", bound=Callable[..., Tensor])
 
+
+def by_row(credit: Credit) -> Credit:
+    """Says of a credit that a row's result is of that row alone, so that several rewards can be credited in one call."""
+    credit.by_row = True  # type: ignore[attr-defined]
+    return credit
+
+
+@by_row
 def return_to_go(
     reward: Tensor, mask: Tensor, episode: Tensor, *, gamma: float | Tensor = 1.0, level: Tensor | None = None
 ) -> Tensor:
@@ -45,6 +57,7 @@ def return_to_go(
     return _unpack(result, counted, order)
 
 
+@by_row
 def gae(
     reward: Tensor,
     value: Tensor,

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from guerdon.credit.returns import gae
+from guerdon.credit.returns import by_row, gae
 
 
+@by_row
 def scaled_gae(
     reward: Tensor,
     value: Tensor,

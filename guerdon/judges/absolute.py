@@ -41,10 +41,6 @@ class JudgeReward(Reward):
     def expression(self) -> str:
         return self.written
 
-    @property
-    def begins(self) -> bool:
-        return True
-
     def begin(self, rollouts: Rollouts) -> None:
         if self.needs <= rollouts.fields.keys():
             self.judge.begin(items_of(rollouts, self.units(rollouts), self.gold))

@@ -85,13 +85,9 @@ class JudgeWins(WinRate):
     def expression(self) -> str:
         return self.written
 
-    @property
-    def begins(self) -> bool:
-        """With more than one pair a request, what shares one depends on the whole batch: both orders of it are asked in turn."""
-        return self.pairs.judge.together == 1
-
     def begin(self, rollouts: Rollouts) -> None:
-        if self.begins and self.needs <= rollouts.fields.keys():
+        """With more than one pair a request, what shares one depends on the whole batch: both orders of it are asked in turn."""
+        if self.pairs.judge.together == 1 and self.needs <= rollouts.fields.keys():
             one_way = [pair for rows in members(rollouts.group) for pair in combinations(rows, 2)]
             items = self.pairs.items(rollouts, [*one_way, *((b, a) for a, b in one_way)])
             self.pairs.judge.begin([x for x in items if x is not None])

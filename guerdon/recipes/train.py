@@ -13,7 +13,7 @@ from guerdon.audit.watches import watched
 from guerdon.credit import group_relative
 from guerdon.errors import InputError
 from guerdon.objectives import clipped_surrogate, kl_penalty, token_mean
-from guerdon.protocols import Context, Sampling
+from guerdon.protocols import Sampling
 from guerdon.rewards import Reward
 from guerdon.rewards.evaluating import additive
 from guerdon.rewards.oracle import oracle
@@ -50,7 +50,7 @@ def recipe(
     evaluate_every: int = 10,
     checkpoint_every: int = 25,
     micro_rows: int = 64,
-    parts: int | None = None,
+    parts: int = 1,
     watch: bool = False,
     gold: str = "",
     watch_stop: str = "",
@@ -79,18 +79,17 @@ def recipe(
     evaluate_every: steps between evaluations
     checkpoint_every: steps between checkpoints
     micro_rows: completions in one forward pass; fewer take less memory
-    parts: turns in which a batch is sampled, so that a judge answers for one while the next is drawn
-        (default: 4 where the reward asks a judge and there is no GPU, else 1)
+    parts: turns in which a batch is sampled, so that a judge answers for one while the next is drawn; worth it
+        where judging takes about as long as sampling, which more turns make longer
     watch: look at what the reward doesn't read, and say when it goes wrong (see docs/watching.md)
     gold: reward expression of what is meant, watched and never trained on; brings watch, and takes
         the memory of a second model unless there is lora
     watch_stop: kind of alarm that ends the run: quantity, gold, dominance or any; brings watch
     seed: of the order of tasks, the split and the sampling
     """
-    _at_least(1, steps=steps, prompts=prompts, updates=updates, max_new_tokens=max_new_tokens, micro_rows=micro_rows)
+    _at_least(1, steps=steps, prompts=prompts, updates=updates, max_new_tokens=max_new_tokens, micro_rows=micro_rows, parts=parts)
     _at_least(1, evaluate_every=evaluate_every, checkpoint_every=checkpoint_every)
     _at_least(2, samples=samples)
-    _at_least(1, parts=1 if parts is None else parts)
     _at_least(0, lora=lora, kl=kl, warmup=warmup)
     if not temperature > 0:
         raise InputError(
@@ -115,14 +114,7 @@ def recipe(
     stage = Stage(
         "train",
         steps,
-        Prompts(
-            contexts,
-            prompts,
-            samples,
-            sampling,
-            parts=_parts(composed, contexts) if parts is None else parts,
-            ready=composed.begin if composed.begins else None,
-        ),
+        Prompts(contexts, prompts, samples, sampling, parts=parts, ready=composed.begin),
         terms,
         reward=composed,
         credit=bind(group_relative, scale="std", eps=1e-4) if composed.level == "episode" else bind(group_relative, level="step"),
@@ -161,21 +153,6 @@ DTYPES = ("float32", "bfloat16", "float64")
 
 FROM_POLICY = {"completion", "messages", "offset", "log_prob", "ref_log_prob", "context_ids"}
 """What a reward may read that comes with the completions, not from the data."""
-
-
-AHEAD = 4
-
-
-def _parts(reward: Reward, contexts: Sequence[Context]) -> int:
-    """``AHEAD`` where something of the reward can begin before the whole batch is there, else 1.
-
-    1 on a GPU too, where a part takes about as long as the batch: what is waited for are the steps of its longest row. And 1
-    where some prompts are text and some are chats, since completions of chats have a field more, which parts must share.
-    """
-    import torch
-
-    alike = len({isinstance(c.prompt, str) for c in contexts}) == 1
-    return AHEAD if reward.begins and alike and not torch.cuda.is_available() else 1
 
 
 def _at_least(low: int, **values: float) -> None:

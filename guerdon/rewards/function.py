@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, cast, overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -72,17 +72,16 @@ class FunctionReward(Reward):
         units, items = self.items(rollouts)
         return self.scored(rollouts, units, run_items(self.function, items, self.budget, self.batched))
 
-    @property
-    def begins(self) -> bool:
-        """Functions in the worker pool don't: what they would begin with is in another process."""
-        return self.budget is None and callable(getattr(self.function, "begin", None))
-
     def begin(self, rollouts: Rollouts) -> None:
-        """Hand the items to the function's own ``begin``, if it has one and the rows have all that it reads by now."""
-        if self.begins and self.needs <= rollouts.fields.keys():
-            ready, function = self.prepare(rollouts), cast(Any, self.function)
+        """Hand the items to the function's own ``begin``, if it has one and the rows have all that it reads by now.
+
+        Not where it runs in the worker pool: what it would begin with is in another process.
+        """
+        begin = getattr(self.function, "begin", None)
+        if callable(begin) and self.budget is None and self.needs <= rollouts.fields.keys():
+            ready = self.prepare(rollouts)
             if self.level in ready.levels:
-                function.begin(self.items(ready)[1])
+                begin(self.items(ready)[1])
 
     def __call__(self, *args: Any, **fields: Any) -> Any:
         """The function itself; with ``completions=`` (and one list a field), Scores as of any reward."""

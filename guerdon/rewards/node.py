@@ -190,11 +190,6 @@ class Reward:
         """What it says of the rollouts; ``step`` is the training step, for schedules."""
         return evaluating.score(self, evaluating.evaluate(self, rollouts, step))
 
-    @property
-    def begins(self) -> bool:
-        """Whether ``begin`` starts anything."""
-        return any(leaf.begins for leaf in self.nodes() if leaf is not self and not leaf.parts)
-
     def begin(self, rollouts: Rollouts) -> None:
         """Start, in the background, on rows that will be scored soon, while the rest of their batch is drawn."""
         for leaf in self.nodes():

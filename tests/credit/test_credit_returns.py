@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Return-to-go and generalised advantage estimation: closed forms, a step-by-step reference, Stable-Baselines3, and the laws."""
 
+from functools import partial
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guerdon.credit import gae, lambda_return, return_to_go
+from guerdon.credit.scaled import scaled_gae
 from guerdon.errors import ExpressionError, ShapeError
 
 NAN = torch.nan
@@ -267,3 +271,18 @@ def test_steps_of_no_unit_and_no_reward_get_zero():
     yes, one = torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 2, dtype=torch.long)
     got = return_to_go(reward, yes, one, level=torch.tensor([[-1, 0]]))
     assert got.tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("credit", [return_to_go, gae, partial(scaled_gae, scale=0.5)])
+def test_credits_that_say_so_are_of_each_row_alone(credit: Any) -> None:
+    assert getattr(credit, "func", credit).by_row
+    generator = torch.Generator().manual_seed(0)
+    reward, value, next_value = torch.randn(3, 4, 6, generator=generator)
+    mask, ended = torch.rand(2, 4, 6, generator=generator) > 0.2
+    given = {"mask": mask, "episode": (~ended).long().cumsum(1)}
+    if credit is not return_to_go:
+        given |= {"value": value, "terminated": ~ended, "truncated": torch.zeros_like(ended), "next_value": next_value}
+    together = credit(reward, **given, gamma=0.9)
+    for n in range(4):
+        alone = credit(reward[n : n + 1], **{k: x[n : n + 1] for k, x in given.items()}, gamma=0.9)
+        torch.testing.assert_close(together[n : n + 1], alone, rtol=0, atol=1e-6)

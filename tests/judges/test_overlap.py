@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from guerdon.credit import group_relative
 from guerdon.errors import InputError, RewardFailure
@@ -168,7 +167,9 @@ def test_a_run_with_a_cache_is_the_same_too(tmp_path: Path) -> None:
 def test_pairs_are_the_same_too(together: int, tmp_path: Path) -> None:
     with serving(longer) as server:
         runs = [trained(server, tmp_path / f"{parts}", parts, judge_wins, together=together) for parts in (1, 3)]
-        assert judge_wins(server.url, together=together).begins == (together == 1)
+        wins = judge_wins(server.url, model="m", together=together)
+        wins.begin(Rollouts.from_text(["p", "p"], ["a", "b"], group=[0, 0]))
+        assert bool(wins.pairs.judge.begun) == (together == 1)
     assert runs[0] == runs[1]
 
 
@@ -228,7 +229,6 @@ def test_what_was_begun_and_is_not_scored_is_dropped(monkeypatch: pytest.MonkeyP
 def test_an_equal_judge_in_an_expression_is_begun_once() -> None:
     with serving(grade) as server:
         r = judge(server.url, model="m") + 0.5 * judge(server.url, model="m").clip(0.2) + judge(server.url, "other", model="m")
-        assert r.begins
         r.begin(row("a", "b"))
         r.score(row("a", "b"))
         assert len(server.requests) == 4
@@ -400,7 +400,6 @@ def test_a_function_is_told_of_its_items_early() -> None:
     r = 0.5 * reward(early, name="early") + plain + reward(killed, name="killed", budget=9.0)
     r = r + reward(unready, name="unready", reads={"prompt": "later"})
     r = r + reward(split, name="split", level="line", split=r"\n").pool("sum", "episode")
-    assert r.begins and not plain.begins and not reward(killed, name="killed", budget=9.0).begins
     r.begin(Rollouts.from_text(["p", "q"], ["a\nb", "cd"], steps="characters"))
     assert early.told == [{"completion": "a\nb", "prompt": "p"}, {"completion": "cd", "prompt": "q"}]
     assert not killed.told and not unready.told and [x["completion"] for x in split.told] == ["a\nb", "a\nb", "cd"]
@@ -417,31 +416,28 @@ def model(tmp_path_factory) -> Path:
     return checkpoint.save(tmp_path_factory.mktemp("model"), checkpoint.untrained(tokenizer, seed=1, width=16), tokenizer)
 
 
-def test_training_overlaps_where_a_judge_is_asked(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_overlaps_where_it_is_told_to(model: Path, tmp_path: Path) -> None:
     from guerdon.recipes.train import recipe
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    data, mixed = tmp_path / "sums.jsonl", tmp_path / "mixed.jsonl"
+    data = tmp_path / "sums.jsonl"
     data.write_text("".join(json.dumps({"prompt": f"{i}+1=", "answer": f"{i + 1}"}) + "\n" for i in range(9)))
-    mixed.write_text(data.read_text() + json.dumps({"prompt": [{"role": "user", "content": "1"}], "answer": "1"}) + "\n")
     with serving(grade) as server:
         asks = f"numeric + 0.1*judge('{server.url}', model='m')"
-        make = partial(recipe, str(model), prompts=6, samples=2, max_new_tokens=4, held_out=2, steps=1, lr=1e-3)
-
-        def parts(path: Path, expression: str, **settings: Any) -> tuple[int, bool]:
-            made = make(str(path), expression, **settings).stages[0].source
-            assert isinstance(made, Prompts)
-            return made.parts, made.ready is not None
-
-        assert parts(data, asks) == (4, True) and parts(data, asks, parts=2) == (2, True) and parts(data, "numeric") == (1, False)
-        assert parts(mixed, asks) == (1, True) and parts(data, "numeric", gold=f"judge('{server.url}')") == (4, True)
+        make = partial(recipe, str(model), str(data), asks, prompts=6, samples=2, max_new_tokens=4, held_out=2, steps=1, lr=1e-3)
         with pytest.raises(InputError, match="`parts` should be at least 1, got 0"):
-            parts(data, asks, parts=0)
-        found = []
-        for count in (1, None):
-            made = make(str(data), asks, parts=count)
+            make(parts=0)
+        found, told = [], []
+        for count in (1, 3):
+            made = make(parts=count)
+            source = made.stages[0].source
+            assert isinstance(source, Prompts) and source.ready is not None
+
+            def ready(rollouts: Rollouts, begin: Any = source.ready) -> None:
+                told.append(len(rollouts))
+                begin(rollouts)
+
+            object.__setattr__(source, "ready", ready)
             train(made, tmp_path / f"run {count}", [])
             found.append(Rollouts.load(tmp_path / f"run {count}" / "rollouts" / "step-000001.parquet"))
         assert found[0].values_at("completion", "episode") == found[1].values_at("completion", "episode")
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        assert parts(data, asks) == (1, True)
+        assert told == [12, 4, 4, 4]
