@@ -23,6 +23,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import reporting
 from reporting import about, put, read, write
 
 RESULTS = Path(__file__).parent / "results" / "math_speed.json"
@@ -539,13 +540,16 @@ def lines(told: dict[str, Any]) -> list[str]:
             "",
         ]
     if t:
+        alone, sixteen = (sorted(t["seconds_end_to_end"][k])[t["rounds"] // 2] for k in ("environment", "sixteen"))
         out += [
-            f"Sixteen named reward terms take {t['share_of_end_to_end']:.1%} of a CartPole PPO run from end to end (aim: 3 %).",
+            f"Scoring sixteen named terms takes {t['share_of_end_to_end']:.1%} of a CartPole PPO run from end to end (aim: 3 %). With",
+            "what follows from them, such as each term's share of the advantage, the run takes "
+            f"{sixteen / alone - 1:.0%} longer than with the environment's reward alone.",
             "",
         ]
     if r:
         out += [f"A network of 64 x 64 scores {r['transitions']:,} stored transitions in {r['seconds']:.2f} s (aim: 5 s).", ""]
-    return [*out, said((m or t or r)["about"])]
+    return [*out, reporting.said((m or t or r)["about"])]
 
 
 def main() -> None:

@@ -52,7 +52,6 @@ WIDTH, LAYERS, HEADS, VOCABULARY, WIDE = 256, 4, 4, 54, 151_936
 PROMPTS, SAMPLES, NEW, CONTEXT = 16, 8, 32, 16
 PAIRS, LONGEST = 64, 48
 LR, BETA, WARM = 1e-4, 0.1, 2
-MICRO = 32  # rows in one forward pass: what lies between forward and backward then stays in the processor's caches
 
 
 # ---- what both are given
@@ -114,7 +113,7 @@ def last_value(value: Tensor, mask: Tensor, first: Tensor, second: Tensor, targe
 
 
 def stage_of(case: str) -> Stage:
-    fixed = {"name": case, "steps": 10**9, "lr": LR, "micro_rows": MICRO}
+    fixed = {"name": case, "steps": 10**9, "lr": LR}
     if case == "grpo":
         contexts = [Context(p, p) for p in prompts()]
         return Stage(

@@ -79,8 +79,8 @@ def recipe(
     evaluate_every: steps between evaluations
     checkpoint_every: steps between checkpoints
     micro_rows: completions in one forward pass; fewer take less memory
-    parts: turns in which a batch is sampled, so that a judge answers for one while the next is drawn; worth it
-        where judging takes about as long as sampling, which more turns make longer
+    parts: turns in which a batch is sampled, so that a judge answers for one while the next is drawn; sampling
+        takes longer for it (see docs/judges.md)
     watch: look at what the reward doesn't read, and say when it goes wrong (see docs/watching.md)
     gold: reward expression of what is meant, watched and never trained on; brings watch, and takes
         the memory of a second model unless there is lora
