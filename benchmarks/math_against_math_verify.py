@@ -542,9 +542,9 @@ def lines(told: dict[str, Any]) -> list[str]:
     if t:
         alone, sixteen = (sorted(t["seconds_end_to_end"][k])[t["rounds"] // 2] for k in ("environment", "sixteen"))
         out += [
-            f"Scoring sixteen named terms takes {t['share_of_end_to_end']:.1%} of a CartPole PPO run from end to end (aim: 3 %). With",
-            "what follows from them, such as each term's share of the advantage, the run takes "
-            f"{sixteen / alone - 1:.0%} longer than with the environment's reward alone.",
+            f"Scoring sixteen named terms takes {t['share_of_end_to_end']:.1%} of a CartPole PPO run from end to end (aim: 3 %).",
+            "With what follows from them, such as each term's share of the advantage,",
+            f"the run takes {sixteen / alone - 1:.0%} longer than with the environment's reward alone.",
             "",
         ]
     if r:

@@ -448,13 +448,14 @@ class WorkerPool:
                 else:
                     run.todo.extendleft(reversed(_pieces(start, stop)))
             elif "loaded" in message and w.loading is not None:
-                if message["loaded"] is not None:
+                blob, w.loading = w.loading, None
+                if message["loaded"] is None:
+                    w.loaded.add(blob)
+                elif blob == run.blob:  # else of a run that ended without this worker
                     raise InputError(
                         f"pool: a worker could not load the function: {message['loaded']}. "
                         "Usual cause: its module can be imported in this process only."
                     )
-                w.loaded.add(w.loading)
-                w.loading = None
 
     def _watch(self, run: _Run) -> None:
         """End workers whose item has had its time; bury those that died."""

@@ -22,6 +22,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial, reduce
+from importlib.abc import SourceLoader
 from numbers import Real
 from types import ModuleType
 from typing import Any
@@ -135,18 +136,20 @@ def describe(error: BaseException, function: Any = None) -> str:
 def load_file(path: str) -> ModuleType:
     """Run the Python file at ``path`` as a module of its own, once per version of its content."""
     with open(path, "rb") as file:
-        version = hashlib.sha256(file.read()).hexdigest()[:12]
+        source = file.read()
+    version = hashlib.sha256(source).hexdigest()[:12]
     stem = os.path.splitext(os.path.basename(path))[0]
     name = f"{stem}_{hashlib.sha256(path.encode()).hexdigest()[:8]}_{version}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if spec is None or not isinstance(spec.loader, SourceLoader):
         raise ImportError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        # What was read, not the file again: that may have changed, or its bytecode may be that of a version as long and as old.
+        exec(spec.loader.source_to_code(source, path), vars(module))
     except BaseException:
         del sys.modules[name]
         raise

@@ -370,6 +370,29 @@ def test_a_function_of_a_file_outside_any_package(pool, tmp_path):
     assert pool.run(worker.load_file(str(tmp_path / "mine.py")).score, items(2.0), FINE)[0].value == 10.0
 
 
+def test_a_file_is_what_it_holds_and_not_its_bytecode(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    path = tmp_path / "mine.py"
+    for factor in (3, 5):  # as long and as old as the other
+        path.write_text(f"FACTOR = {factor}\n")
+        os.utime(path, (1, 1))
+        assert factor == worker.load_file(str(path)).FACTOR
+
+
+def test_a_load_that_fails_too_late_does_not_end_the_next_run(pool, tmp_path):
+    (tmp_path / "early.py").write_text("def score(x):\n    return x\n")
+    (tmp_path / "late.py").write_text("def score(x):\n    return -x\n")
+    early, late = (worker.load_file(str(tmp_path / name)).score for name in ("early.py", "late.py"))
+    assert pool.run(early, items(1.0), FINE)[0].value == 1.0
+    blob = pack(late)
+    (tmp_path / "late.py").unlink()
+    idle = next(w for w in pool._workers if w.idle)
+    idle.load(blob)  # what a run that ended without this worker had told it
+    assert pool.run(early, items(*range(50)), FINE)[-1].value == 49.0
+    assert wait_until(lambda: pool.run(early, items(1.0, 2.0), FINE) and idle.loading is None)
+    assert blob not in idle.loaded
+
+
 @pytest.mark.parametrize("guarded", [True, False])
 def test_a_script_needs_its_guard(tmp_path, guarded):
     lines = ["from guerdon.rewards.pool import shared_pool", "def score(x):", "    return x + 1"]
