@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training step whose reward asks a judge: judged after sampling, and while the rest of the batch is sampled.
+"""A training step whose reward asks a judge: judged after sampling, and while longer completions are sampled.
 
     python benchmarks/judge_overlap.py run      steps of both in turn, for judges that take little and much of a step's time
     python benchmarks/judge_overlap.py page     the judges' part of docs/performance.md, from the stored results
@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from reporting import about, put, read, said, write
 
 RESULTS = Path(__file__).parent / "results" / "judge_overlap.json"
-PROMPTS, SAMPLES, NEW, PARTS = 32, 8, 32, 4
+PROMPTS, SAMPLES, NEW = 32, 8, 64
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -92,7 +92,7 @@ def serving() -> Iterator[str]:
 class Arm:
     """The loop's own steps of one way to sample and judge, from the start that all have."""
 
-    def __init__(self, url: str, case: Case, parts: int, overlap: bool) -> None:
+    def __init__(self, url: str, case: Case, overlap: bool) -> None:
         from guerdon.credit import group_relative
         from guerdon.judges import judge
         from guerdon.objectives import clipped_surrogate, token_mean
@@ -109,7 +109,7 @@ class Arm:
         self.stage = Stage(
             "train",
             10**9,
-            Prompts(contexts, PROMPTS, SAMPLES, Sampling(NEW), parts=parts, ready=self.reward.begin if overlap else None),
+            Prompts(contexts, PROMPTS, SAMPLES, Sampling(NEW), ready=self.reward.begin if overlap else None),
             [Term(1.0, clipped_surrogate, token_mean)],
             reward=self.reward,
             credit=bind(group_relative, scale="std", eps=1e-4),
@@ -135,11 +135,7 @@ class Arm:
 
 def measured(url: str, case: Case, rounds: int) -> dict[str, Any]:
     """Seconds a step (medians), each way in turn; the first step of each is not counted."""
-    arms = {
-        "after": Arm(url, case, 1, False),
-        "overlapped": Arm(url, case, PARTS, True),
-        "in_parts": Arm(url, case, PARTS, False),
-    }
+    arms = {"after": Arm(url, case, overlap=False), "overlapped": Arm(url, case, overlap=True)}
     steps: dict[str, list[dict[str, float]]] = {name: [] for name in arms}
     for i in range(rounds + 1):
         for name, arm in arms.items():
@@ -154,7 +150,6 @@ def measured(url: str, case: Case, rounds: int) -> dict[str, Any]:
         "rounds": rounds,
         "requests_a_step": arms["after"].reward.tally.requests / (rounds + 1),
         "sampling": middle(counted["after"], "sample"),
-        "sampling_in_parts": middle(counted["in_parts"], "sample"),
         "judging": middle(counted["after"], "reward"),
         "after": middle(counted["after"], "step"),
         "overlapped": middle(counted["overlapped"], "step"),
@@ -183,7 +178,6 @@ def run(rounds: int) -> None:
         "about": about("guerdon", "torch", "transformers"),
         "rows": PROMPTS * SAMPLES,
         "tokens": NEW,
-        "parts": PARTS,
         "cases": cases,
     }
     write(RESULTS, found)
@@ -197,21 +191,19 @@ def lines(told: dict[str, Any]) -> list[str]:
         f"{median(c['times_as_fast']):.2f} [{min(c['times_as_fast']):.2f}, {max(c['times_as_fast']):.2f}] |"
         for c in told["cases"]
     ]
-    completions = f"{told['rows']} completions of {told['tokens']} tokens"
+    completions = f"{told['rows']} completions of up to {told['tokens']} tokens"
     concurrency = " or ".join(str(n) for n in sorted({c["concurrency"] for c in told["cases"]}))
-    in_parts = [c["sampling_in_parts"] / c["sampling"] for c in told["cases"]]
     return [
         "## Judges",
         "",
         f"A step of a tiny model on {completions}, on one thread, judged by a server on the same machine that sleeps",
-        f"for each request, {concurrency} in flight. Overlapped: sampled in {told['parts']} parts, each judged while the next",
-        "is sampled. The limit is the step without the shorter of sampling and judging. Medians; range of rounds in brackets.",
+        f"for each request, {concurrency} in flight. Overlapped: a completion is judged as soon as it has ended, while longer",
+        "ones are sampled. The limit is the step without the shorter of sampling and judging. Medians; range of rounds in",
+        "brackets.",
         "",
         "| a request | sampling | judging | judged after | overlapped | limit | times as fast |",
         "|---|---|---|---|---|---|---|",
         *rows,
-        "",
-        f"Sampling in {told['parts']} parts takes {min(in_parts):.2f} to {max(in_parts):.2f} times as long as at once.",
         "",
         said(told["about"]),
     ]

@@ -41,6 +41,8 @@ class JudgeReward(Reward):
     def expression(self) -> str:
         return self.written
 
+    begins = True
+
     def begin(self, rollouts: Rollouts) -> None:
         if self.needs <= rollouts.fields.keys():
             self.judge.begin(items_of(rollouts, self.units(rollouts), self.gold))

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Items under way to a judge: requests are made of them as they come, and answered in the background.
 
-Which items share a request depends on the order of the items alone: what is too little for a request waits for more. So a batch
-that came in parts is asked exactly what it is asked in one piece. The threads are daemons, and a process that ends does not wait
-for replies.
+Which items share a request depends on the order in which they come alone: what is too little for a request waits for more. The
+threads are daemons, and a process that ends does not wait for replies.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from threading import Event, Lock, Thread
@@ -31,6 +30,7 @@ class Inquiry:
     items      key -> item, of all that came
     cached     verdicts that were in the cache
     waiting    keys that are in no request yet
+    answers    group -> what the judge is shown of its rows that came so far: a judge of pairs compares the next with each
     replies    key -> its request's verdicts
     """
 
@@ -41,6 +41,7 @@ class Inquiry:
         self.items: dict[str, Item] = {}
         self.cached: dict[str, Verdict] = {}
         self.waiting: list[str] = []
+        self.answers: defaultdict[int, list[Item]] = defaultdict(list)
         self.replies: dict[str, Future[dict[str, Verdict]]] = {}
         self._stop, self._lock, self._threads = Event(), Lock(), 0
         self._requests: deque[Request] = deque()

@@ -75,9 +75,13 @@ class Judge:
         """
         if items:
             with suppress(InputError):
-                if (here := os.getpid()) not in self.begun:
-                    self.begun[here] = Inquiry(self)
-                self.begun[here].add(items)
+                self.inquiry().add(items)
+
+    def inquiry(self) -> Inquiry:
+        """What was begun in this process and not yet scored, or a new one."""
+        if (here := os.getpid()) not in self.begun:
+            self.begun[here] = Inquiry(self)
+        return self.begun[here]
 
     def verdicts(self, items: Sequence[Item]) -> list[Verdict]:
         """One for each item, in order; equal items are asked about once. What was begun is used here, and then forgotten."""

@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from guerdon.comparisons import Comparisons
+from guerdon.errors import InputError
 from guerdon.judges.making import items_of, judge_of, needs_of, written
 from guerdon.judges.orders import BothAgree, Orders
-from guerdon.rewards.ranking import WinRate, members
+from guerdon.rewards.ranking import WinRate
 from guerdon.rollouts import Rollouts
 from guerdon.scores import Bounds, Status
 
@@ -38,6 +39,16 @@ class PairJudge:
         rows = sorted({n for pair in pairs for n in pair})
         shown = dict(zip(rows, items_of(rollouts, [(n, 0) for n in rows], self.reference), strict=True))
         return [_item(shown[a], shown[b]) for a, b in pairs]
+
+    def begin(self, rollouts: Rollouts) -> None:
+        """Start asking, in the background, about the rows and those begun before, each with each of its group, in both orders."""
+        shown = items_of(rollouts, [(n, 0) for n in range(len(rollouts))], self.reference)
+        with suppress(InputError):  # of a judge that cannot be asked, which `verdicts` meets too and says so
+            begun = self.judge.inquiry()
+            for group, b in zip(rollouts.group.tolist(), shown, strict=True):
+                pairs = [_item(*pair) for a in begun.answers[group] for pair in ((a, b), (b, a))]
+                begun.answers[group].append(b)
+                begun.add([x for x in pairs if x is not None])
 
     def __call__(self, rollouts: Rollouts, pairs: Tensor) -> Comparisons:
         items = self.items(rollouts, pairs.tolist())
@@ -85,12 +96,14 @@ class JudgeWins(WinRate):
     def expression(self) -> str:
         return self.written
 
+    @property
+    def begins(self) -> bool:
+        """Not with several pairs a request: one order of the batch is asked before the other, so that no request has both."""
+        return self.pairs.judge.together == 1
+
     def begin(self, rollouts: Rollouts) -> None:
-        """With more than one pair a request, what shares one depends on the whole batch: both orders of it are asked in turn."""
-        if self.pairs.judge.together == 1 and self.needs <= rollouts.fields.keys():
-            one_way = [pair for rows in members(rollouts.group) for pair in combinations(rows, 2)]
-            items = self.pairs.items(rollouts, [*one_way, *((b, a) for a, b in one_way)])
-            self.pairs.judge.begin([x for x in items if x is not None])
+        if self.begins and self.needs <= rollouts.fields.keys():
+            self.pairs.begin(rollouts)
 
 
 def _pair_judge(said: Mapping[str, Any]) -> PairJudge:

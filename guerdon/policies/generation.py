@@ -51,10 +51,11 @@ def generate(
     limit: Tensor,
     stops: Callable[[list[int]], bool] | None = None,
     share: bool = False,
+    ready: Callable[[list[int], Drawn], None] | None = None,
 ) -> Drawn:
     """Continue every context; row n draws with ``uniform`` [N, T]. It stops at a token of ``ends``, when ``stops`` (told
     its tokens so far) says so, or after ``limit`` [N] tokens. ``share``: rows of a context share its keys and values, which not
-    every model allows (``shares_contexts``).
+    every model allows (``shares_contexts``). ``ready`` is told the rows that end at a step, without ``kept``, before the next.
 
     ``log_prob`` is of the distribution drawn from, temperature and truncation included; at temperature 0 of temperature 1.
     """
@@ -87,6 +88,9 @@ def generate(
         ended[live] = done
         length[live] = t + 1
         on = ~done & (limit[live] > t + 1)
+        if ready is not None and not on.all():
+            over = live[~on]
+            ready(over.tolist(), Drawn(token[over, : t + 1], log_prob[over, : t + 1], length[over], ended[over]))
         if not on.any():
             break
         if not on.all():

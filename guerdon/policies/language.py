@@ -196,7 +196,13 @@ class LanguagePolicy:
 
     # ---- sampling
 
-    def continuations(self, ids: Sequence[Sequence[int]], uniform: Tensor, sampling: Sampling) -> Drawn:
+    def continuations(
+        self,
+        ids: Sequence[Sequence[int]],
+        uniform: Tensor,
+        sampling: Sampling,
+        ready: Callable[[list[int], Drawn], None] | None = None,
+    ) -> Drawn:
         """Tokens drawn after each context of ``ids`` with the numbers ``uniform`` [N, max_new_tokens]; see ``generate``."""
         room = torch.tensor([(self.max_length or 2**62) - len(c) for c in ids])
         if bool((room < 1).any()):
@@ -207,7 +213,7 @@ class LanguagePolicy:
             )
         limit = room.clamp(max=uniform.shape[1])
         stops, share = self._stops(sampling.stop), self._shares_contexts
-        return generate(self.inner, ids, uniform, sampling, ends=self.ends, limit=limit, stops=stops, share=share)
+        return generate(self.inner, ids, uniform, sampling, ends=self.ends, limit=limit, stops=stops, share=share, ready=ready)
 
     def _stops(self, stop: tuple[str, ...]) -> Callable[[list[int]], bool] | None:
         """Whether the end of a row's tokens holds one of the ``stop`` strings."""
@@ -217,15 +223,26 @@ class LanguagePolicy:
         tail = 4 * max(len(s) for s in stop) + 8
         return lambda tokens: any(s in self.decoder.text(tokens[-tail:]) for s in stop)
 
-    def sample(self, contexts: Sequence[Context], sampling: Sampling, seed: int) -> Rollouts:
+    def sample(
+        self, contexts: Sequence[Context], sampling: Sampling, seed: int, ready: Callable[[Rollouts], None] | None = None
+    ) -> Rollouts:
         """One row per context, drawn with the stream of (seed, task, index).
 
         A row ends at one of the model's end tokens or once one of ``sampling.stop`` is written (which stays in the completion);
-        it is cut at ``max_new_tokens`` or at the model's last position.
+        it is cut at ``max_new_tokens`` or at the model's last position. ``ready`` is told the rows that have ended, each once,
+        while the others are drawn.
         """
         ids = self.contexts([c.prompt for c in contexts])
         uniform = stream(seed, [(c.task, c.index) for c in contexts], sampling.max_new_tokens)
-        drawn = self.continuations(ids, uniform, sampling)
+
+        def told(rows: list[int], drawn: Drawn) -> None:
+            assert ready is not None  # or nobody tells
+            ready(self._drawn([contexts[n] for n in rows], [ids[n] for n in rows], drawn, sampling))
+
+        return self._drawn(contexts, ids, self.continuations(ids, uniform, sampling, ready and told), sampling)
+
+    def _drawn(self, contexts: Sequence[Context], ids: list[list[int]], drawn: Drawn, sampling: Sampling) -> Rollouts:
+        """The rows of ``contexts``, whose tokens are ``ids``."""
         at = torch.arange(drawn.token.shape[1], device=self.device)
         last = at == drawn.length[:, None] - 1
         fields = task_fields(contexts) | self._text_fields([c.prompt for c in contexts], drawn.token, drawn.length)

@@ -50,7 +50,6 @@ def recipe(
     evaluate_every: int = 10,
     checkpoint_every: int = 25,
     micro_rows: int = 64,
-    parts: int = 1,
     watch: bool = False,
     gold: str = "",
     watch_stop: str = "",
@@ -79,15 +78,13 @@ def recipe(
     evaluate_every: steps between evaluations
     checkpoint_every: steps between checkpoints
     micro_rows: completions in one forward pass; fewer take less memory
-    parts: turns in which a batch is sampled, so that a judge answers for one while the next is drawn; sampling
-        takes longer for it (see docs/judges.md)
     watch: look at what the reward doesn't read, and say when it goes wrong (see docs/watching.md)
     gold: reward expression of what is meant, watched and never trained on; brings watch, and takes
         the memory of a second model unless there is lora
     watch_stop: kind of alarm that ends the run: quantity, gold, dominance or any; brings watch
     seed: of the order of tasks, the split and the sampling
     """
-    _at_least(1, steps=steps, prompts=prompts, updates=updates, max_new_tokens=max_new_tokens, micro_rows=micro_rows, parts=parts)
+    _at_least(1, steps=steps, prompts=prompts, updates=updates, max_new_tokens=max_new_tokens, micro_rows=micro_rows)
     _at_least(1, evaluate_every=evaluate_every, checkpoint_every=checkpoint_every)
     _at_least(2, samples=samples)
     _at_least(0, lora=lora, kl=kl, warmup=warmup)
@@ -114,7 +111,7 @@ def recipe(
     stage = Stage(
         "train",
         steps,
-        Prompts(contexts, prompts, samples, sampling, parts=parts, ready=composed.begin),
+        Prompts(contexts, prompts, samples, sampling, ready=composed.begin if composed.begins else None),
         terms,
         reward=composed,
         credit=bind(group_relative, scale="std", eps=1e-4) if composed.level == "episode" else bind(group_relative, level="step"),

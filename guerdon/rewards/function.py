@@ -72,16 +72,17 @@ class FunctionReward(Reward):
         units, items = self.items(rollouts)
         return self.scored(rollouts, units, run_items(self.function, items, self.budget, self.batched))
 
-    def begin(self, rollouts: Rollouts) -> None:
-        """Hand the items to the function's own ``begin``, if it has one and the rows have all that it reads by now.
+    @property
+    def begins(self) -> bool:
+        """Not where it runs in the worker pool: what it would begin with is in another process."""
+        return self.budget is None and callable(getattr(self.function, "begin", None))
 
-        Not where it runs in the worker pool: what it would begin with is in another process.
-        """
-        begin = getattr(self.function, "begin", None)
-        if callable(begin) and self.budget is None and self.needs <= rollouts.fields.keys():
+    def begin(self, rollouts: Rollouts) -> None:
+        """Hand the items to the function's own ``begin``, if it has one and the rows have all that it reads by now."""
+        if self.begins and self.needs <= rollouts.fields.keys():
             ready = self.prepare(rollouts)
             if self.level in ready.levels:
-                begin(self.items(ready)[1])
+                self.function.begin(self.items(ready)[1])  # type: ignore[attr-defined]
 
     def __call__(self, *args: Any, **fields: Any) -> Any:
         """The function itself; with ``completions=`` (and one list a field), Scores as of any reward."""

@@ -190,11 +190,18 @@ class Reward:
         """What it says of the rollouts; ``step`` is the training step, for schedules."""
         return evaluating.score(self, evaluating.evaluate(self, rollouts, step))
 
+    @property
+    def begins(self) -> bool:
+        """Whether it has anything to gain from being told rows before all are drawn."""
+        return any(leaf.begins for leaf in self._leaves())
+
     def begin(self, rollouts: Rollouts) -> None:
         """Start, in the background, on rows that will be scored soon, while the rest of their batch is drawn."""
-        for leaf in self.nodes():
-            if leaf is not self and not leaf.parts:
-                leaf.begin(rollouts)
+        for leaf in self._leaves():
+            leaf.begin(rollouts)
+
+    def _leaves(self) -> list[Reward]:
+        return [node for node in self.nodes() if node is not self and not node.parts]
 
     def __call__(self, *, completions: Sequence[Any], prompts: Sequence[Any] | None = None, **fields: Sequence[Any]) -> Scores:
         """Score plain strings or chat messages; each field is one value per completion."""

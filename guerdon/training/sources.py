@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -42,9 +43,8 @@ class Prompts:
     """A policy on tasks: ``prompts`` tasks a step, ``samples`` rows of each, which form a group.
 
     sample   stands in for ``policy.sample`` (a conversation with an environment, say)
-    parts    the tasks are sampled in that many turns, whole groups in each. A row's random numbers are its own, so what is drawn
-             does not change, up to rounding; smaller turns take the policy longer
-    ready    told each part as it is drawn, so that a reward can begin with it (``reward.begin``) while the next is drawn
+    ready    told rows as they end, so that a reward can begin with them (``reward.begin``) while the others are drawn, by a
+             policy whose ``sample`` takes ``ready``, such as LanguagePolicy
     """
 
     contexts: Sequence[Context]
@@ -52,48 +52,22 @@ class Prompts:
     samples: int
     sampling: Sampling
     sample: Sample | None = None
-    parts: int = 1
     ready: Callable[[Rollouts], None] | None = None
 
     def __post_init__(self) -> None:
-        _check("Prompts", contexts=len(self.contexts), prompts=self.prompts, samples=self.samples, parts=self.parts)
+        _check("Prompts", contexts=len(self.contexts), prompts=self.prompts, samples=self.samples)
 
     def batch(self, step: int, policy: Policy, seed: int) -> Batch:
         chosen = [(self.contexts[item], epoch) for item, epoch in picks(len(self.contexts), self.prompts, step, seed)]
-        drawn = []
-        for some in _turns(chosen if self.parts == 1 else _of_the_same_fields(chosen), self.parts):
-            drawn.append(self._drawn(some, policy, seed))
-            if self.ready is not None:
-                self.ready(drawn[-1])
-        return Batch(drawn[0] if len(drawn) == 1 else Rollouts.concat(drawn))
-
-    def _drawn(self, chosen: Sequence[tuple[Context, int]], policy: Policy, seed: int) -> Rollouts:
-        """Rows of (task, epoch); groups are numbered from 0, and stay apart from those of other parts when put together."""
         rows = [
             replace(context, index=epoch * self.samples + i, group=g)
             for g, (context, epoch) in enumerate(chosen)
             for i in range(self.samples)
         ]
+        sample: Callable[..., Rollouts] = policy.sample if self.sample is None else partial(self.sample, policy)
+        told = {} if self.ready is None else {"ready": self.ready}
         with torch.no_grad():
-            if self.sample is None:
-                return policy.sample(rows, self.sampling, seed)
-            return self.sample(policy, rows, self.sampling, seed)
-
-
-def _of_the_same_fields(chosen: Sequence[tuple[Context, int]]) -> list[tuple[Context, int]]:
-    """With None where a task lacks a field of another: parts that are put together have the same fields."""
-    missing = dict.fromkeys(name for context, _ in chosen for name in context.fields)
-    return [(replace(context, fields={**missing, **context.fields}), epoch) for context, epoch in chosen]
-
-
-def _turns(items: Sequence[Item], count: int) -> list[Sequence[Item]]:
-    """``items`` in order, cut into ``count`` runs of nearly the same length; fewer where there are fewer items.
-
-    >>> _turns("abcdefg", 3), _turns("ab", 3)
-    (['ab', 'cd', 'efg'], ['a', 'b'])
-    """
-    count = min(count, len(items))
-    return [items[len(items) * i // count : len(items) * (i + 1) // count] for i in range(count)]
+            return Batch(sample(rows, self.sampling, seed, **told))
 
 
 @dataclass(frozen=True)

@@ -79,13 +79,14 @@ def serving(script: Callable[[list[dict[str, Any]], int], Say | str], models: li
                 server.most = max(server.most, server.running)
             try:
                 said = server.script(items_of(request), number)
-                self.answer(Say(said) if isinstance(said, str) else said)
+                say = Say(said) if isinstance(said, str) else said
+                time.sleep(say.delay)
             finally:
-                with server.lock:
+                with server.lock:  # before the answer, upon which the client may ask again
                     server.running -= 1
+            self.answer(say)
 
         def answer(self, say: Say) -> None:
-            time.sleep(say.delay)
             body = say.body()
             with contextlib.suppress(OSError):  # the client went away
                 self.send_response(say.code)

@@ -10,17 +10,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from guerdon.credit import group_relative
 from guerdon.errors import InputError, RewardFailure
 from guerdon.judges import asking, judge, judge_wins, judging
 from guerdon.judges.inquiry import Inquiry
 from guerdon.objectives import clipped_surrogate, token_mean
+from guerdon.policies.language import LanguagePolicy
 from guerdon.protocols import Context, Sampling
 from guerdon.rewards import Reward, reward
 from guerdon.rollouts import Rollouts
@@ -62,8 +63,8 @@ def longer(items: list[dict], _: int = 1) -> str:
     return verdicts(items, better=better)
 
 
-def source(r: Reward | None, parts: int, **settings: Any) -> Prompts:
-    return Prompts(CONTEXTS, 4, 3, Sampling(4), parts=parts, ready=None if r is None else r.begin, **settings)
+def source(r: Reward | None) -> Prompts:
+    return Prompts(CONTEXTS, 4, 3, Sampling(4), ready=None if r is None else r.begin)
 
 
 def row(*answers: str) -> Rollouts:
@@ -80,34 +81,56 @@ def no_thread_is_left() -> bool:
 # ---- overlap
 
 
-def test_the_judge_answers_for_the_first_part_while_the_second_is_drawn() -> None:
-    """The policy draws the second part once the judge has answered for the first, which answers once the policy draws again."""
-    drawing, answered, parts = threading.Event(), threading.Event(), []
+def test_the_judge_answers_for_a_row_that_has_ended_while_others_are_drawn() -> None:
+    """The policy draws on once the judge has answered for the first rows, which answers once the policy draws again."""
+    drawing, answered, told = threading.Event(), threading.Event(), []
 
     def script(items: list[dict], _: int) -> str:
         assert drawing.wait(PATIENCE)
         answered.set()
         return grade(items)
 
-    def sample(policy, contexts, sampling, seed):
-        parts.append(len(contexts))
-        if len(parts) == 2:
+    def ready(rollouts: Rollouts) -> None:
+        if told:
             drawing.set()
             assert answered.wait(PATIENCE), "the judge did not answer while the policy drew"
-        return policy.sample(contexts, sampling, seed)
+        told.append(rollouts)
+        r.begin(rollouts)
 
     with serving(script) as server:
         r = judge(server.url, model="m", attempts=1)
-        rollouts = source(r, 2, sample=sample).batch(0, Table(PROMPTS), 0).rollouts
+        policy = LanguagePolicy.tiny([*"abpqrs"], width=16, layers=1, heads=2, dtype=torch.float64, seed=3)
+        rollouts = Prompts(CONTEXTS, 4, 3, Sampling(12), ready=ready).batch(0, policy, 0).rollouts
         scores = r.score(rollouts)
-    assert parts == [6, 6] and bool(scores.total.ok.all())
+    assert len(told) > 2 and bool(scores.total.ok.all())
+    assert [int(x.length[0]) for x in told] == sorted(set(rollouts.length.tolist()))
+    ended = sorted((x.task[n], x.values_at("completion", "episode")[n]) for x in told for n in range(len(x)))
+    assert ended == sorted(zip(rollouts.task, rollouts.values_at("completion", "episode"), strict=True))
     assert len(server.requests) == r.tally.requests == r.tally.items == len({(x["prompt"], x["answer"]) for x in server.items()})
+
+
+@pytest.mark.parametrize("stop", [(), ("ab",)])
+def test_rows_that_are_told_are_the_rows_of_the_batch(stop: tuple[str, ...]) -> None:
+    told: list[Rollouts] = []
+    contexts = [Context(p, p, {"answer": i} | ({"hint": "x"} if i else {})) for i, p in enumerate(PROMPTS)]
+    policy = LanguagePolicy.tiny([*"abpqrs"], width=16, layers=1, heads=2, dtype=torch.float64, seed=3)
+    whole = Prompts(contexts, 4, 3, Sampling(12, stop=stop), ready=told.append).batch(0, policy, 0).rollouts
+    assert sum(map(len, told)) == len(whole)
+    place = {(whole.group[n].item(), tuple(whole.action[n][whole.mask[n]].tolist())): n for n in range(len(whole))}
+    for part in told:
+        at = [place[part.group[i].item(), tuple(part.action[i][part.mask[i]].tolist())] for i in range(len(part))]
+        same, width = whole.rows(torch.tensor(at)), part.mask.shape[1]
+        for name in ("mask", "log_prob", "terminated", "truncated"):
+            assert torch.equal(getattr(part, name), getattr(same, name)[:, :width]), name
+        assert (part.task, part.length.tolist()) == (same.task, same.length.tolist())
+        for name in ("prompt", "completion", "answer", "context_ids"):
+            assert part.field(name).values == same.field(name).values, name
 
 
 # ---- the same results
 
 
-def trained(server: Server, directory: Path, parts: int, make: Callable[..., Any] = judge, **settings: Any) -> tuple[Any, ...]:
+def trained(server: Server, directory: Path, overlap: bool, make: Callable[..., Any] = judge, **settings: Any) -> tuple[Any, ...]:
     """Of a run of two steps: the policy, the lines of metrics without clocks, values and reasons, the tally, what was asked."""
     r, told, reasons, before = make(server.url, model="m", concurrency=4, **settings), [], [], len(server.requests)
 
@@ -129,7 +152,7 @@ def trained(server: Server, directory: Path, parts: int, make: Callable[..., Any
     stage = Stage(
         "train",
         2,
-        source(r if parts > 1 else None, parts),
+        source(r if overlap else None),
         [Term(1.0, clipped_surrogate, token_mean)],
         reward=Kept(),  # type: ignore[arg-type]
         credit=group_relative,
@@ -145,10 +168,11 @@ def trained(server: Server, directory: Path, parts: int, make: Callable[..., Any
 @pytest.mark.parametrize("script", [grade, troubled])
 @pytest.mark.parametrize("together", [1, 3])
 def test_a_run_with_overlap_is_the_run_without(script: Any, together: int, tmp_path: Path) -> None:
+    """But for what shares a request, where several items do."""
     with serving(script) as server:
-        runs = [trained(server, tmp_path / f"{parts}", parts, together=together) for parts in (1, 3, 4)]
-    assert runs[0] == runs[1] == runs[2]
-    _, _, reasons, tally, _ = runs[0]
+        runs = [trained(server, tmp_path / f"{overlap}", overlap, together=together) for overlap in (False, True)]
+    assert runs[0] == runs[1] if together == 1 else script is troubled or runs[0][:4] == runs[1][:4]
+    _, _, reasons, tally, _ = runs[1]
     assert tally.items > 15
     assert script is grade or (tally.unparsed and tally.errors and "HTTP 400: no such answer" in reasons)
 
@@ -156,8 +180,8 @@ def test_a_run_with_overlap_is_the_run_without(script: Any, together: int, tmp_p
 def test_a_run_with_a_cache_is_the_same_too(tmp_path: Path) -> None:
     with serving(grade) as server:
         first, again, other = (
-            trained(server, tmp_path / name, parts, cache=str(tmp_path / f"{file}.sqlite"))
-            for name, file, parts in (("a", "one", 1), ("b", "one", 3), ("c", "two", 3))
+            trained(server, tmp_path / name, overlap, cache=str(tmp_path / f"{file}.sqlite"))
+            for name, file, overlap in (("a", "one", False), ("b", "one", True), ("c", "two", True))
         )
     assert first == other and first[:3] == again[:3]
     assert again[3].requests == 0 and again[3].cached == again[3].items == first[3].items
@@ -166,10 +190,10 @@ def test_a_run_with_a_cache_is_the_same_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("together", [1, 2])
 def test_pairs_are_the_same_too(together: int, tmp_path: Path) -> None:
     with serving(longer) as server:
-        runs = [trained(server, tmp_path / f"{parts}", parts, judge_wins, together=together) for parts in (1, 3)]
+        runs = [trained(server, tmp_path / f"{overlap}", overlap, judge_wins, together=together) for overlap in (False, True)]
         wins = judge_wins(server.url, model="m", together=together)
         wins.begin(Rollouts.from_text(["p", "p"], ["a", "b"], group=[0, 0]))
-        assert bool(wins.pairs.judge.begun) == (together == 1)
+        assert bool(wins.pairs.judge.begun) == wins.begins == (together == 1)
     assert runs[0] == runs[1]
 
 
@@ -238,7 +262,7 @@ def test_an_equal_judge_in_an_expression_is_begun_once() -> None:
 def test_no_more_requests_are_in_flight_than_allowed() -> None:
     with serving(lambda items, _: Say(grade(items), delay=0.01)) as server:
         r = judge(server.url, model="m", concurrency=2)
-        r.score(source(r, 4).batch(0, Table(PROMPTS), 0).rollouts)
+        r.score(source(r).batch(0, Table(PROMPTS), 0).rollouts)
     assert server.most == 2
 
 
@@ -270,18 +294,18 @@ def test_a_judge_that_cannot_be_asked_is_reported_by_the_scoring(tmp_path: Path,
 def test_a_judge_that_fails_ends_the_run_with_the_same_words(tmp_path: Path) -> None:
     messages = []
     with serving(lambda items, _: Say(code=500, raw=b'{"error": "out of memory"}')) as server:
-        for parts in (1, 2):
+        for overlap in (False, True):
             r = judge(server.url, model="m", attempts=2)
             stage = Stage(
                 "train",
                 1,
-                source(r, parts),
+                source(r if overlap else None),
                 [Term(1.0, clipped_surrogate, token_mean)],
                 reward=r,
                 credit=group_relative,
             )
             with pytest.raises(RewardFailure) as caught:
-                train(Recipe("test", lambda: Table(PROMPTS), [stage]), tmp_path / f"{parts}", [])
+                train(Recipe("test", lambda: Table(PROMPTS), [stage]), tmp_path / f"{overlap}", [])
             messages.append(str(caught.value))
     assert messages[0] == messages[1] and "HTTP 500: out of memory (2 of 2 attempts)" in messages[0]
     assert no_thread_is_left()
@@ -400,6 +424,8 @@ def test_a_function_is_told_of_its_items_early() -> None:
     r = 0.5 * reward(early, name="early") + plain + reward(killed, name="killed", budget=9.0)
     r = r + reward(unready, name="unready", reads={"prompt": "later"})
     r = r + reward(split, name="split", level="line", split=r"\n").pool("sum", "episode")
+    assert [leaf.begins for leaf in r.nodes() if not leaf.parts] == [True, False, False, True, True] and r.begins
+    assert not plain.begins and not (plain + 0.5 * plain).begins
     r.begin(Rollouts.from_text(["p", "q"], ["a\nb", "cd"], steps="characters"))
     assert early.told == [{"completion": "a\nb", "prompt": "p"}, {"completion": "cd", "prompt": "q"}]
     assert not killed.told and not unready.told and [x["completion"] for x in split.told] == ["a\nb", "a\nb", "cd"]
@@ -416,28 +442,24 @@ def model(tmp_path_factory) -> Path:
     return checkpoint.save(tmp_path_factory.mktemp("model"), checkpoint.untrained(tokenizer, seed=1, width=16), tokenizer)
 
 
-def test_training_overlaps_where_it_is_told_to(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("asks", ["numeric", "numeric + 0.1*judge('{}', model='m')"])
+def test_training_overlaps_where_a_judge_is_asked(asks: str, model: Path, tmp_path: Path) -> None:
     from guerdon.recipes.train import recipe
 
     data = tmp_path / "sums.jsonl"
     data.write_text("".join(json.dumps({"prompt": f"{i}+1=", "answer": f"{i + 1}"}) + "\n" for i in range(9)))
+    settings = {"prompts": 6, "samples": 2, "max_new_tokens": 4, "held_out": 2, "steps": 1, "lr": 1e-3}
     with serving(grade) as server:
-        asks = f"numeric + 0.1*judge('{server.url}', model='m')"
-        make = partial(recipe, str(model), str(data), asks, prompts=6, samples=2, max_new_tokens=4, held_out=2, steps=1, lr=1e-3)
-        with pytest.raises(InputError, match="`parts` should be at least 1, got 0"):
-            make(parts=0)
-        found, told = [], []
-        for count in (1, 3):
-            made = make(parts=count)
-            source = made.stages[0].source
-            assert isinstance(source, Prompts) and source.ready is not None
+        made = recipe(str(model), str(data), asks.format(server.url), **settings)
+        source, told = made.stages[0].source, []
+        assert isinstance(source, Prompts) and (source.ready is not None) == ("judge" in asks)
+        if source.ready is None:
+            return
 
-            def ready(rollouts: Rollouts, begin: Any = source.ready) -> None:
-                told.append(len(rollouts))
-                begin(rollouts)
+        def ready(rollouts: Rollouts, begin: Any = source.ready) -> None:
+            told.append(len(rollouts))
+            begin(rollouts)
 
-            object.__setattr__(source, "ready", ready)
-            train(made, tmp_path / f"run {count}", [])
-            found.append(Rollouts.load(tmp_path / f"run {count}" / "rollouts" / "step-000001.parquet"))
-        assert found[0].values_at("completion", "episode") == found[1].values_at("completion", "episode")
-        assert told == [12, 4, 4, 4]
+        object.__setattr__(source, "ready", ready)
+        train(made, tmp_path / "run", [])
+        assert sum(told) == 12

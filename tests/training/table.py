@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,21 @@ class Letters:
     def where(self, rollouts: Rollouts) -> Tensor:
         return torch.tensor([self.prompts.index(p) for p in rollouts.field("prompt").values])
 
-    def sample(self, contexts: Sequence[Context], sampling: Sampling, seed: int) -> Rollouts:
+    def sample(
+        self, contexts: Sequence[Context], sampling: Sampling, seed: int, ready: Callable[[Rollouts], None] | None = None
+    ) -> Rollouts:
         prompt = torch.tensor([self.prompts.index(c.prompt) for c in contexts])
         with torch.no_grad():
             log_prob = self.scores(prompt).log_softmax(-1)
         uniform = stream(seed, [(c.task, c.index) for c in contexts], self.length).to(self.dtype)
         drawn = (log_prob.exp().cumsum(-1) < uniform[..., None]).sum(-1).clamp(max=END)
         action = log_prob.argmax(-1) if sampling.temperature == 0 else drawn
-        return self.rows(contexts, action, log_prob.gather(-1, action[..., None])[..., 0])
+        log_prob = log_prob.gather(-1, action[..., None])[..., 0]
+        drawn = self.rows(contexts, action, log_prob)
+        for length in drawn.length.unique() if ready is not None else ():
+            over = (drawn.length == length).nonzero()[:, 0]
+            ready(self.rows([contexts[n] for n in over], action[over], log_prob[over]))
+        return drawn
 
     def encode(self, prompts: Sequence[str], completions: Sequence[str]) -> Rollouts:
         action = torch.full((len(prompts), self.length), END)
