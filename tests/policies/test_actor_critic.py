@@ -183,7 +183,8 @@ def test_discrete_observations() -> None:
     )
     out = policy.evaluate(r, ALL)
     assert out["log_prob"][:, 0].tolist() == pytest.approx(done.log_prob.tolist(), abs=1e-6)
-    assert out["value"][1] == out["value"][2] != out["value"][0]
+    value = out["value"][:, 0].tolist()
+    assert value[1] == pytest.approx(value[2], abs=1e-6) and value[1] != pytest.approx(value[0], abs=1e-6)
     assert torch.allclose(out["next_value"], out["value"].flip(0))
 
 
