@@ -26,36 +26,37 @@ def mkl_holds_back() -> bool:
     return wide and torch.backends.mkldnn.is_available() and info.is_file() and "GenuineIntel" not in info.read_text()
 
 
-def product(a: Tensor, b: Tensor, rounded: bool) -> Tensor:
-    """[m, n] a bᵀ of ``a`` [m, k] and ``b`` [n, k] in float32, or with ``rounded`` in bfloat16, the result too.
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """[m, n] float32: a bᵀ of ``a`` [m, k] and ``b`` [n, k], both float32 or both bfloat16, which rounds the result too.
 
-    >>> product(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [5.0, 6.0]]), rounded=False).tolist()
+    >>> product(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [5.0, 6.0]])).tolist()
     [[11.0, 17.0]]
     """
-    if rounded:
-        return (a.bfloat16() @ b.bfloat16().t()).float()
+    if a.dtype == torch.bfloat16:
+        return (a @ b.t()).float()
     return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "") if mkl_holds_back() else a @ b.t()
 
 
 class _Product(torch.autograd.Function):
-    """``product``, its two gradients being products of the same kind."""
+    """``product``, its two gradients being products of the same kind; ``rounded``: of factors in bfloat16."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, rounded: bool) -> Tensor:
+        if rounded:
+            a, b = a.bfloat16(), b.bfloat16()
         ctx.save_for_backward(a, b)
-        ctx.rounded = rounded
-        return product(a, b, rounded)
+        return product(a, b)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         (a, b), (of_a, of_b, _) = ctx.saved_tensors, ctx.needs_input_grad
-        for_b = None
+        gradient, for_b = gradient.to(a.dtype), None
         if of_b:
             # Transposed, a long batch does not fit the caches; a part of it does.
             parts = zip(gradient.split(PART), a.split(PART), strict=True)
-            for_b = functools.reduce(Tensor.add_, (product(g.t(), x.t(), ctx.rounded) for g, x in parts))
-        return product(gradient, b.t(), ctx.rounded) if of_a else None, for_b, None
+            for_b = functools.reduce(Tensor.add_, (product(g.t(), x.t()) for g, x in parts))
+        return product(gradient, b.t()) if of_a else None, for_b, None
 
 
 class Linear(torch.nn.Linear):

@@ -45,6 +45,7 @@ def recipe(
     kl: float = 0.0,
     lora: int = 0,
     dtype: str = "float32",
+    products: str = "float32",
     budget: float = 10.0,
     held_out: int | None = None,
     evaluate_every: int = 10,
@@ -73,6 +74,7 @@ def recipe(
     kl: weight of the penalty on leaving the start; takes the memory of a second model unless there is lora
     lora: rank of a LoRA adapter on all linear layers; 0 trains all weights
     dtype: of the weights while training; in bfloat16 small learning rates are lost to rounding
+    products: bfloat16 rounds the factors of a processor's matrix products, which takes less time (see docs/performance.md)
     budget: seconds a reward's function may take for one completion
     held_out: tasks kept back for evaluation (default: a fifth, at most 64)
     evaluate_every: steps between evaluations
@@ -94,6 +96,8 @@ def recipe(
         )
     if dtype not in DTYPES:
         raise InputError(f"train: `dtype` should be one of {', '.join(DTYPES)}, got {dtype!r}.")
+    if products not in DTYPES[:2]:
+        raise InputError(f"train: `products` should be one of {', '.join(DTYPES[:2])}, got {products!r}.")
     composed = parse(reward).with_budget(budget)
     judged = parse(success).with_budget(budget) if success else first_whole(composed)
     if gold:
@@ -126,6 +130,7 @@ def recipe(
             model,
             lora,
             dtype,
+            products,
             "none" if not wants_reference else "adapter" if lora else "copy",
             [held[0].prompt, contexts[0].prompt],
         ),
@@ -211,13 +216,13 @@ def _width(model: str) -> int:
         ) from e
 
 
-def _load(model: str, lora: int, dtype: str, reference: str, prompts: Sequence[Any]) -> LanguagePolicy:
+def _load(model: str, lora: int, dtype: str, products: str, reference: str, prompts: Sequence[Any]) -> LanguagePolicy:
     """The policy, after a look at whether it can read ``prompts``: before a run starts rather than in it."""
     import torch
 
     from guerdon.policies.language import LanguagePolicy
 
     adapter = {"r": lora, "lora_alpha": 2 * lora, "target_modules": "all-linear"} if lora else None
-    policy = LanguagePolicy.load(model, lora=adapter, reference=reference, dtype=getattr(torch, dtype))
+    policy = LanguagePolicy.load(model, lora=adapter, reference=reference, dtype=getattr(torch, dtype), products=products)
     policy.contexts(prompts)
     return policy

@@ -142,6 +142,7 @@ WRONG = {
     "unknown setting": ("numeric", ["stepps=3"], "", ["stepps", "Did you mean 'steps'"]),
     "setting of another type": ("numeric", ["steps=many"], "", ["`steps`", "integer", "'many'"]),
     "one sample a task": ("numeric", ["samples=1"], "", ["`samples`", "at least 2", "got 1"]),
+    "unknown products": ("numeric", ["products=float64"], "", ["`products`", "float64", "bfloat16"]),
     "unknown dtype": ("numeric", ["dtype=float8"], "", ["`dtype`", "float8"]),
     "all held out": ("numeric", ["held_out=500"], "", ["held_out=500"]),
     "no success": (f'steps("{POISON}:good_step")', [], "", ["success"]),
@@ -209,3 +210,13 @@ def test_a_tracker_is_told_too_and_weights_are_trained_in_single_precision(quick
     assert main([*given, "--observe", "tensorboard", "steps=1", "prompts=2", "samples=2", "held_out=2", "max_new_tokens=4"]) == 0
     assert list(out.rglob("events.out.tfevents*"))
     assert AutoModelForCausalLM.from_pretrained(out / "policy").dtype == torch.float32
+
+
+def test_products_are_rounded_where_asked(quick: Path, data: Path) -> None:
+    from guerdon.policies.products import RoundedLinear
+    from guerdon.recipes.train import recipe
+
+    for products in ("float32", "bfloat16"):
+        policy = recipe(str(quick), str(data), "numeric", held_out=2, products=products).policy()
+        rounded = [type(m) is RoundedLinear for m in policy.inner.modules()]
+        assert any(rounded) == (products == "bfloat16") and str(policy.inner.dtype) == "torch.float32"
