@@ -536,9 +536,12 @@ def lines(told: dict[str, Any]) -> list[str]:
             f"| math-verify, parsed gold answers kept | {rate['cached']:,.0f} | {rate['cached'] / rate['math_verify']:.2f} |",
             f"| `math` | {rate['guerdon']:,.0f} | {m['ratio']:.2f} (by chunks {chunks['low']:.1f} to {chunks['high']:.1f}) |",
             "",
-            verdict,
+            f"{verdict} Floor: 5 times; aim: 10.",
             "",
         ]
+        if m["ratio"] < 10:
+            left = (1 - shares["fast"]) / rate["math_verify"] * rate["guerdon"]
+            out += [f"The aim is missed: the pairs left to math-verify take about {left:.0%} of the time.", ""]
     if t:
         alone, sixteen = (sorted(t["seconds_end_to_end"][k])[t["rounds"] // 2] for k in ("environment", "sixteen"))
         out += [

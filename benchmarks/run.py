@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every comparison of docs/performance.md, one after another on a machine that should be idle, then the page.
 
-python benchmarks/run.py [NAME ...]     all, or some of: control, text, memory, mathematics, terms, relabel, judges
+python benchmarks/run.py [NAME ...]     all, or some of: control, text, memory, mathematics, terms, relabel, judges, start-up
 python benchmarks/run.py page           the page alone, from the stored results
 """
 
@@ -22,7 +22,10 @@ RUNS: dict[str, tuple[list[str], dict[str, str]]] = {
     "terms": (["math_against_math_verify.py", "terms"], ONE),
     "relabel": (["math_against_math_verify.py", "relabel"], ONE),
     "judges": (["judge_overlap.py", "run"], ONE),
+    "start-up": (["start_up.py", "run"], {}),
 }
+APART = ("same_curves.py",)
+"""What takes an hour, and is run by hand."""
 
 
 def main() -> int:
@@ -30,7 +33,7 @@ def main() -> int:
     if unknown := [n for n in names if n not in RUNS and n != "page"]:
         print(f"run.py: expected {', '.join(RUNS)} or page, got {', '.join(unknown)}.", file=sys.stderr)
         return 2
-    pages = [([script, "page"], {}) for script in dict.fromkeys(command[0] for command, _ in RUNS.values())]
+    pages = [([script, "page"], {}) for script in dict.fromkeys([*(command[0] for command, _ in RUNS.values()), *APART])]
     failed = 0
     for name in names:
         for command, environment in pages if name == "page" else [RUNS[name]]:
