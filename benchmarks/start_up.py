@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long until something happens: importing, the command's help, and the first points of the quickstart's curve.
+
+python benchmarks/start_up.py run      processes of their own, in turn; the quickstart once, as `make run` runs it
+python benchmarks/start_up.py page     its part of docs/performance.md, from the stored results
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from reporting import about, put, read, said, write
+
+RESULTS = Path(__file__).parent / "results" / "start_up.json"
+MAIN = "from guerdon.cli import main; raise SystemExit(main())"
+PROCESSES = {
+    "nothing": ["-c", ""],
+    "import torch": ["-c", "import torch"],
+    "import torch, guerdon": ["-c", "import torch, guerdon"],
+    "guerdon --help": ["-c", MAIN, "--help"],
+}
+SEEDS = (0, 1, 2)
+GAP = 0.1
+
+
+def processes(rounds: int) -> dict[str, list[float]]:
+    """Seconds of wall time of each process, in turn; the first round, which reads files from the disk, is not counted."""
+    took: dict[str, list[float]] = {name: [] for name in PROCESSES}
+    for i in range(rounds + 1):
+        for name, arguments in PROCESSES.items():
+            start = time.perf_counter()
+            subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+            if i:
+                took[name].append(round(time.perf_counter() - start, 4))
+    return took
+
+
+def quickstart() -> dict[str, Any]:
+    """Seconds from the start of ``guerdon run quickstart`` at which its arms' evaluations are in their files."""
+    with tempfile.TemporaryDirectory() as directory:
+        out = Path(directory) / "run"
+        command = [sys.executable, "-c", MAIN, "run", "quickstart", f"seeds={','.join(map(str, SEEDS))}", "--out", str(out)]
+        start, seen, points = time.perf_counter(), dict[Path, int](), list[tuple[float, str, float]]()
+        with subprocess.Popen(command, cwd=directory, env=os.environ, stdout=subprocess.DEVNULL) as process:
+            while process.poll() is None:
+                time.sleep(0.1)
+                now = time.perf_counter() - start
+                for file in out.glob("*-s*/metrics.jsonl"):
+                    arm = file.parent.name.rpartition("-s")[0]
+                    lines = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+                    for line in map(json.loads, lines[seen.get(file, 0) :]):
+                        if "eval/success" in line and line["step"]:
+                            points.append((round(now, 1), arm, line["eval/success"]))
+                    seen[file] = len(lines)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)}: exit {process.returncode}")
+    return {"points": points, "whole": round(time.perf_counter() - start, 1), **milestones(points)}
+
+
+def milestones(points: Sequence[tuple[float, str, float]]) -> dict[str, float]:
+    """When the dense arm's first point was there, and when the best so far of the other was behind the dense arm's by GAP.
+
+    >>> milestones([(1.0, "outcome", 0.0), (2.0, "dense", 0.05), (3.0, "dense", 0.2), (4.0, "dense", 0.3)])
+    {'first': 2.0, 'gap': 3.0}
+    """
+    other, found = 0.0, dict[str, float]()
+    for when, arm, success in points:
+        other = max(other, success if arm == "outcome" else 0.0)
+        if arm == "dense":
+            found.setdefault("first", when)
+            if success >= other + GAP:
+                found.setdefault("gap", when)
+    return found
+
+
+def lines(told: dict[str, Any]) -> list[str]:
+    took = told["processes"]
+    p = {name: median(seconds) for name, seconds in took.items()}
+    alone, both = took["import torch"], took["import torch, guerdon"]
+    beyond = median(b - a for a, b in zip(alone, both, strict=True))
+    q = told["quickstart"]
+    return [
+        "## Start-up",
+        "",
+        "| | seconds | aim |",
+        "|---|---|---|",
+        f"| `import guerdon`, beyond PyTorch's own {p['import torch']:.2f} | {beyond:.2f} | 0.3 |",
+        f"| `guerdon --help` | {p['guerdon --help']:.2f} | 1 |",
+        f"| quickstart, first point of the dense arm's curve | {q['first']:.0f} | 15 |",
+        f"| quickstart, dense ahead of outcome by {100 * GAP:.0f} points | {q['gap']:.0f} | 60 |",
+        f"| quickstart, {len(SEEDS)} seeds of three arms with their report | {q['whole']:.0f} | |",
+        "",
+        f"Processes of their own, medians of {len(alone)}; the quickstart once, with everything installed.",
+        "",
+        said(told["about"]),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("run").add_argument("--rounds", type=int, default=9)
+    commands.add_parser("page")
+    options = parser.parse_args()
+    if options.command == "run":
+        write(RESULTS, {"about": about("guerdon", "torch"), "processes": processes(options.rounds), "quickstart": quickstart()})
+    else:
+        put("start-up", __file__, lines(read(RESULTS)))
+
+
+if __name__ == "__main__":
+    main()
