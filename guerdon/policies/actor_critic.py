@@ -225,7 +225,7 @@ class ActorCritic:
 
     def updater(self, *, lr: float = 3e-4, **settings: Any) -> GradientUpdater:
         """Gradient descent on both networks; ``settings`` as in ``GradientUpdater``."""
-        return GradientUpdater(self.parameters(), lr=lr, **settings)
+        return _Updater(self.parameters(), lr=lr, **settings)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Flat name -> tensor: the parameters and, where observations are normalised, their statistics."""
@@ -308,8 +308,14 @@ class _Outputs(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        given = {k: g for k, g in zip(ctx.names, gradients, strict=True) if g is not None}
+        return _Outputs.written(ctx, given), None, None, None, None
+
+    @staticmethod
+    def written(ctx: Any, gradients: Mapping[str, Tensor]) -> Tensor:
+        """[P] d loss / d parameters, given d loss / d output for some of the outputs."""
         (flat,) = ctx.saved_tensors
-        given = {k: g.reshape(-1).numpy() for k, g in zip(ctx.names, gradients, strict=True) if g is not None}
+        given = {k: g.reshape(-1).numpy() for k, g in gradients.items()}
         found, policy = torch.zeros_like(flat), ctx.policy
         (actor, critic), _ = policy.arrays
         (into_actor, into_critic), into_log_std = policy.layout.parts(found.numpy())
@@ -319,7 +325,19 @@ class _Outputs(torch.autograd.Function):
             head, log_std = ctx.judged.gradient(given.get("log_prob"), given.get("entropy"))
             backward(actor, ctx.actor_seen, head, into_actor)
             into_log_std[:] = log_std
-        return found, None, None, None, None
+        return found
+
+
+class _Updater(GradientUpdater):
+    """Takes the written-out gradient from the node that made the outputs, without a walk through the graph."""
+
+    def back_propagate(self, outputs: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
+        node, *others = {outputs[k].grad_fn for k in gradients}
+        if others or not gradients.keys() <= set(getattr(node, "names", ())):
+            super().back_propagate(outputs, gradients)
+            return
+        (flat,), found = self.parameters.values(), _Outputs.written(node, gradients)
+        flat.grad = found if flat.grad is None else flat.grad + found
 
 
 def initialise(layers: Layers, gain: float) -> None:

@@ -42,6 +42,10 @@ class GradientUpdater:
         unknown = gradients.keys() - outputs.keys()
         if unknown:
             raise InputError(f"updater: a gradient for {', '.join(sorted(unknown))}, but the outputs are {', '.join(outputs)}.")
+        self.back_propagate(outputs, gradients)
+
+    def back_propagate(self, outputs: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
+        """Add to the parameters' ``grad``."""
         torch.autograd.backward([outputs[k] for k in gradients], list(gradients.values()))
 
     def step(self, **schedule: float) -> dict[str, float]:

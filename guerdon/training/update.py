@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -19,9 +20,10 @@ from torch import Tensor
 
 from guerdon.comparisons import Comparisons
 from guerdon.errors import GuerdonError, InputError
+from guerdon.objectives.loss import Loss
 from guerdon.protocols import Policy, Updater
 from guerdon.scores import Scores, Status
-from guerdon.training.binding import REFERENCE, Ingredients, at, names_of, needs_of_all
+from guerdon.training.binding import REFERENCE, Ingredients, at, names_of, needs_of, needs_of_all
 from guerdon.training.recipe import Batch, Stage, Term
 
 
@@ -48,6 +50,26 @@ class CountedTerm:
     def count(self, units: Tensor, rows: Tensor | slice) -> float:
         """The reduction's divisor for a minibatch."""
         return self.term.reduction.count(self.mask[units if self.of_pairs else rows])
+
+    def writes_slope(self, trained: Sequence[str]) -> bool:
+        """Whether the derivative is had without a graph, by all that the objective reads of ``trained``."""
+        objective = self.term.objective
+        while isinstance(objective, functools.partial):
+            objective = objective.func
+        written = getattr(objective, "slopes", None)
+        read = needs_of(self.term.objective).intersection(trained)
+        return written is not None and self.term.reduction.slope is not None and read <= written
+
+    def add_slope(self, loss: Loss, factor: float, gradients: dict[str, Tensor]) -> None:
+        """Add ``factor`` x the derivative of the reduction's total to ``gradients``."""
+        if loss.slope is None:
+            raise InputError(
+                f"{self.name}: expected a loss with a `slope`, which it says it writes, got none. "
+                "Usual cause: `writes_slope` on an objective of which one branch gives none."
+            )
+        for name, slope in loss.slope.items():
+            part = self.term.reduction.slope(slope, loss.mask) * factor
+            gradients[name] = gradients[name] + part if name in gradients else part
 
 
 @dataclass
@@ -185,17 +207,34 @@ class Update:
         rollouts = self.batch.rollouts.rows(rows)
         here = self.ingredients.at(rows, _renumbered(self.batch.comparisons, units, rows), self.needed)
         outputs = self.policy.evaluate(rollouts, self.wanted)
-        leaves = {k: v.detach().requires_grad_(v.requires_grad) for k, v in outputs.items()}
-        losses, weighted = [0.0] * len(terms), []
-        for i, (t, count) in enumerate(zip(terms, counts, strict=True)):
-            if count:
-                loss = self.loss(t, units, rows, new, here, leaves)
-                value = t.term.reduction(loss, count)
-                weighted.append(at(t.term.weight, self.step) * value)
-                losses[i] = value.item()
-                for name, (s, c) in loss.metrics.items():
-                    means.add(name, float(s), float(c))
-        self.descend(functools.reduce(torch.add, weighted), outputs, leaves)
+        trained = [k for k, v in outputs.items() if v.requires_grad]
+        written = all(t.writes_slope(trained) for t, count in zip(terms, counts, strict=True) if count)
+        leaves = {k: v.detach().requires_grad_(not written and k in trained) for k, v in outputs.items()}
+        losses, total, weighted, gradients = [0.0] * len(terms), 0.0, list[Tensor](), dict[str, Tensor]()
+        with torch.set_grad_enabled(not written):
+            for i, (t, count) in enumerate(zip(terms, counts, strict=True)):
+                if count:
+                    loss, weight = self.loss(t, units, rows, new, here, leaves), at(t.term.weight, self.step)
+                    value = t.term.reduction(loss, count)
+                    losses[i] = value.item()
+                    total += weight * losses[i]
+                    for name, (s, c) in loss.metrics.items():
+                        means.add(name, float(s), float(c))
+                    if written:
+                        t.add_slope(loss, weight / count, gradients)
+                    elif value.requires_grad:
+                        weighted.append(weight * value)
+        if not math.isfinite(total):
+            raise GuerdonError(
+                f"stage `{self.stage.name}`, step {self.step}: expected a finite loss, got {total}. "
+                "Usual cause: a learning rate too high, or a log-probability of -inf."
+            )
+        if weighted:
+            whole = functools.reduce(torch.add, weighted)
+            each = torch.autograd.grad(whole, [leaves[k] for k in trained], allow_unused=True)
+            gradients = {k: g for k, g in zip(trained, each, strict=True) if g is not None}
+        if found := {k: gradients[k] for k in trained if k in gradients}:
+            self.updater.accumulate(outputs, found)
         return losses
 
     @cached_property
@@ -224,18 +263,9 @@ class Update:
         if loss.unit not in t.term.reduction.units or self.unweighted:
             return loss  # of a wrong unit, which the reduction refuses, or as it is
         counted = loss.mask & t.mask[units] if t.of_pairs else loss.mask
-        return replace(loss, value=loss.value * self.weight(loss.unit, units, rows), mask=counted)
-
-    def descend(self, total: Tensor, outputs: dict[str, Tensor], leaves: dict[str, Tensor]) -> None:
-        if not math.isfinite(total.item()):
-            raise GuerdonError(
-                f"stage `{self.stage.name}`, step {self.step}: expected a finite loss, got {total.item()}. "
-                "Usual cause: a learning rate too high, or a log-probability of -inf."
-            )
-        if total.requires_grad:
-            wanted = {k: v for k, v in leaves.items() if v.requires_grad}
-            gradients = torch.autograd.grad(total, list(wanted.values()), allow_unused=True)
-            self.updater.accumulate(outputs, {k: g for k, g in zip(wanted, gradients, strict=True) if g is not None})
+        weight = self.weight(loss.unit, units, rows)
+        slope = None if loss.slope is None else {k: x * weight for k, x in loss.slope.items()}
+        return replace(loss, value=loss.value * weight, mask=counted, slope=slope)
 
 
 def _renumbered(c: Comparisons | None, units: Tensor, rows: Tensor | slice) -> Comparisons | None:
