@@ -31,7 +31,7 @@ from guerdon.protocols import Context, Sampling
 from guerdon.rollouts import Rollouts
 from guerdon.training.binding import Ingredients
 from guerdon.training.recipe import Batch, Stage, Term
-from guerdon.training.update import CountedTerm, Update
+from guerdon.training.update import Update
 from tests.training.table import Table, TableUpdater
 
 PROMPTS = ["p", "q", "r"]
@@ -96,7 +96,7 @@ def test_written_slopes_give_the_gradient_of_autograd(terms: list[Term], pairs: 
     batch = tournament() if pairs else sampled()
     batch.rollouts.weight[:] = torch.tensor([1.0, 0.0, 2.0, 0.5, 1.0, 1.0, 0.25, 3.0, 1.0])
     with monkeypatch.context() as patch:
-        patch.setattr(CountedTerm, "writes_slope", lambda *_: False)
+        patch.setattr("guerdon.training.gradient._writes", lambda term: frozenset())
         expected, through = update(batch, terms, given=advantages(batch), updates=2, micro_rows=2, rounds=2, lr=0.5)
     monkeypatch.setattr(torch.autograd, "grad", None)  # nothing asks for it
     metrics, written = update(batch, terms, given=advantages(batch), updates=2, micro_rows=2, rounds=2, lr=0.5)
@@ -119,10 +119,14 @@ def test_slopes_are_used_where_every_term_writes_those_of_all_it_reads() -> None
 
     with pytest.raises(InputError, match="forgotten: expected a loss with a `slope`"):
         update(batch, [Term(1.0, forgotten, token_mean)])
+    constant_term = Term(
+        1.0, lambda ref_log_prob, mask: reinforce(ref_log_prob, ref_log_prob, mask), token_mean
+    )  # of nothing trained
+    _, (with_it,) = update(batch, [constant_term, Term(1.0, reinforce, token_mean)], given=advantages(batch))
     terms = [Term(1.0, reinforce, token_mean), Term(2.0, row_mean, sequence_mean)]
     _, (mixed,) = update(batch, terms, given=advantages(batch))
     apart = [update(batch, [t], given=advantages(batch))[1][0] for t in terms]
-    assert torch.allclose(mixed, apart[0] + apart[1], atol=1e-13)
+    assert torch.allclose(mixed, apart[0] + apart[1], atol=1e-13) and torch.allclose(with_it, apart[0], atol=1e-13)
 
 
 @pytest.mark.parametrize("terms", [*STEP_TERMS, [Term(2.0, row_mean, sequence_mean)]])
