@@ -76,9 +76,8 @@ def means_parts(mask: Tensor, **quantities: Tensor) -> Metrics:
     >>> means_parts(torch.tensor([True, False]), a=torch.tensor([1., 5.]), b=torch.tensor([2., torch.nan]))
     {'a': (tensor(1.), tensor(1)), 'b': (tensor(2.), tensor(1))}
     """
-    sums = masked(torch.stack([x.detach() for x in quantities.values()]), mask).flatten(1).sum(1)
-    count = mask.sum()
-    return {name: (total, count) for name, total in zip(quantities, sums, strict=True)}
+    count, every = mask.count_nonzero(), mask.device.type == "cpu" and mask.all()
+    return {k: ((x if every else torch.where(mask, x, 0)).detach().sum(), count) for k, x in quantities.items()}
 
 
 def masked(x: Tensor, mask: Tensor) -> Tensor:

@@ -78,15 +78,15 @@ def clipped_surrogate(
     least, most = _log(1 - clip_low, log_ratio), _log(1 + clip_high, log_ratio)
     bounded = torch.where(up, log_ratio.clamp(max=most), log_ratio.clamp(min=least))
     value = -advantage * bounded.exp()
-    plain, change = log_ratio.detach(), step_log_ratio.detach()
-    outside = plain != bounded.detach()
-    metrics = means_parts(
-        mask,
-        clip_low=(outside & ~up).to(plain.dtype),
-        clip_high=(outside & (advantage > 0)).to(plain.dtype),
-        ratio=plain.exp(),
-        approx_kl=change.expm1() - change,
-    )
+    with torch.no_grad():
+        outside = log_ratio != bounded
+        metrics = means_parts(
+            mask,
+            clip_low=outside & ~up,
+            clip_high=outside & (advantage > 0),
+            ratio=log_ratio.exp(),
+            approx_kl=step_log_ratio.expm1() - step_log_ratio,
+        )
     if value.requires_grad:
         return Loss(value, "step", mask, metrics)
     slope = torch.where(outside, 0, value)

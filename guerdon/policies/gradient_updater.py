@@ -69,10 +69,14 @@ class GradientUpdater:
                 f"parameters, first {', '.join(bad[:3]) or 'none'}. Nothing was applied. "
                 "Usual cause: a NaN advantage that was not masked, or the exponential of a large log-ratio."
             )
-        self.optimiser.step()
+        self.apply()
         for p in self.parameters.values():  # as zero_grad does, without its hooks
             p.grad = None
         return {"grad_norm": norm}
+
+    def apply(self) -> None:
+        """The optimiser's step."""
+        self.optimiser.step()
 
     def take_gradient(self) -> Tensor:
         """[P] what was accumulated, in the order of ``parameters``, 0 where nothing was; it is taken away."""

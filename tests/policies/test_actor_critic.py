@@ -16,6 +16,7 @@ from torch.distributions import Independent, Normal
 from guerdon.errors import CheckpointError, GuerdonError, InputError
 from guerdon.policies.action_distribution import Categorical, Gaussian, distribution_of
 from guerdon.policies.actor_critic import ActorCritic, through
+from guerdon.policies.gradient_updater import GradientUpdater
 from guerdon.protocols import Context, Sampling
 from guerdon.rollouts import Field, Rollouts
 
@@ -101,6 +102,27 @@ def test_the_updater_takes_the_gradient_without_a_walk_of_the_graph(make, monkey
         updater.step()
     with pytest.raises(InputError, match="a gradient for q, but the outputs are"):
         updater.accumulate(policy.evaluate(r, ALL), {"q": given["value"]})
+
+
+@pytest.mark.parametrize(
+    "settings", [{"optimiser": "adam", "eps": 1e-5}, {"optimiser": "adam", "amsgrad": True}, {"optimiser": "adamw"}]
+)
+def test_the_updater_steps_as_the_optimiser_does(settings) -> None:
+    policy, plain = discrete(), discrete()
+    updater, expected = (
+        policy.updater(weight_decay=0.1, **settings),
+        GradientUpdater(plain.parameters(), lr=3e-4, weight_decay=0.1, **settings),
+    )
+    for i in range(5):
+        if i == 3:  # goes on from what was kept
+            kept, updater = updater.state_dict(), policy.updater(**settings)
+            updater.load_state_dict(kept)
+        for p, u in ((policy, updater), (plain, expected)):
+            u.accumulate(p.evaluate(acted(plain), ALL), {"log_prob": torch.full((3, 5), i - 1.5), "value": torch.ones(3, 5)})
+        assert updater.step(lr=0.01 * i) == expected.step(lr=0.01 * i)
+        assert torch.equal(policy.flat, plain.flat)
+    a, b = updater.state_dict(), expected.state_dict()
+    assert a.keys() == b.keys() and all(torch.equal(x, b[k]) for k, x in a.items())
 
 
 def test_a_copy_is_apart_and_whole() -> None:
