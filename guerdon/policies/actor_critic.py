@@ -226,7 +226,7 @@ class ActorCritic:
 
     def updater(self, *, lr: float = 3e-4, **settings: Any) -> GradientUpdater:
         """Gradient descent on both networks; ``settings`` as in ``GradientUpdater``."""
-        return _Updater(self, lr=lr, **settings)
+        return ActorCriticUpdater(self, lr=lr, **settings)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Flat name -> tensor: the parameters and, where observations are normalised, their statistics."""
@@ -329,7 +329,7 @@ class _Outputs(torch.autograd.Function):
             into_log_std[:] = log_std
 
 
-class _Updater(GradientUpdater):
+class ActorCriticUpdater(GradientUpdater):
     """Takes the written-out gradient from the node that made the outputs, without a walk through the graph.
 
     Of plain Adam it calls the function inside the optimiser's step: what is around it takes longer than the sums.
