@@ -349,8 +349,9 @@ class ActorCriticUpdater(GradientUpdater):
         return room, self.policy.layout.parts(room.numpy())
 
     def back_propagate(self, outputs: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
-        node, *others = {outputs[k].grad_fn for k in gradients}
-        if others or not gradients.keys() <= set(getattr(node, "names", ())):
+        nodes = {outputs[k].grad_fn for k in gradients}
+        node: Any = nodes.pop() if len(nodes) == 1 else None
+        if getattr(node, "policy", None) is not self.policy or not gradients.keys() <= set(node.names):
             super().back_propagate(outputs, gradients)
             return
         flat, (room, parts) = self.policy.flat, self.found

@@ -180,13 +180,7 @@ class Update:
         return True
 
     def microbatch(
-        self,
-        units: Units,
-        rows: Rows,
-        new: Tensor,
-        terms: list[CountedTerm],
-        counts: list[float],
-        means: Means,
+        self, units: Units, rows: Rows, new: Tensor, terms: list[CountedTerm], counts: list[float], means: Means
     ) -> list[float]:
         """Hand the gradient of the losses with respect to the policy's outputs to the updater; each term's loss.
 

@@ -92,6 +92,9 @@ def test_the_updater_takes_the_gradient_without_a_walk_of_the_graph(make, monkey
     for names in (given, ["next_value"]):  # of two passes, or of a second one: through the graph
         updater.accumulate(policy.evaluate(r, ALL), {k: given[k] for k in names})
         assert torch.allclose(updater.take_gradient(), expected(names), rtol=1e-12, atol=1e-14)
+    other = make(dtype=torch.float64)
+    updater.accumulate(other.evaluate(r, ALL), own)  # of another policy: its gradient, not this one's
+    assert policy.flat.grad is None and torch.allclose(other.flat.grad, expected(own), rtol=1e-12, atol=1e-14)
     both = expected(own) + expected(["log_prob"])
     monkeypatch.setattr(torch.autograd, "backward", None)
     updater.accumulate(policy.evaluate(r, ALL), own)
