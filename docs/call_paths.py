@@ -17,10 +17,10 @@ from typing import Any
 PAGE = Path(__file__).parent / "architecture.md"
 BEGIN, END = "<!-- call paths: made by docs/call_paths.py -->", "<!-- end of call paths -->"
 
-SPINE = ("training.loop", "training.scoring", "training.crediting", "training.update", "credit.", "objectives.")
+SPINE = (*(f"training.{name}" for name in ("loop", "scoring", "crediting", "update", "gradient")), "credit.", "objectives.")
 """Modules whose functions are listed one by one."""
 
-OWN = ("Prompts", "Environments", "LanguagePolicy", "ActorCritic", "FlowPolicy", "GradientUpdater")
+OWN = ("Prompts", "Environments", "LanguagePolicy", "ActorCritic", "FlowPolicy", "GradientUpdater", "ActorCriticUpdater")
 """Classes in which the kinds differ: where a batch comes from, and what a policy samples, computes and learns."""
 
 HIDDEN = ("<", "_", "check_", "mean_parts", "counted_only", "seed_of", "Clock", "state_dict", "device", "outputs", "parameters")
@@ -133,7 +133,7 @@ def block() -> str:
     spine.sort(key=lambda n: next(i for i, s in enumerate(SPINE) if n.startswith(s)))
     lines = [BEGIN, "", f"| called in a training step | {' | '.join(KINDS)} |", f"|---|{'---|' * len(KINDS)}"]
     lines += [f"| `{n}` | {' | '.join('x' if n in names else '' for names in calls.values())} |" for n in spine]
-    lines += ["", "Where the kinds differ, in the order of first calls (the updater is the same):", ""]
+    lines += ["", "Where the kinds differ, in the order of first calls (the updater is the same or a subclass):", ""]
     for kind, names in calls.items():
         path = [".".join(n.split(".")[-2:]) for n in names if n.split(".")[-2] in OWN]
         lines.append(f"- {kind}: {', '.join(f'`{n}`' for n in path)}")

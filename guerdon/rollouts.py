@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -211,14 +212,16 @@ class Rollouts:
         )
 
     def _sliced(self, rows: slice) -> Rollouts:
-        """Neighbouring rows; not checked, since what is a part of what was."""
-
+        """Neighbouring rows."""
         here = vars(self)
-        some = object.__new__(Rollouts)
         cut = {k: x[rows] for k, x in here.items() if k in _PER_ROW or (k == "log_prob" and x is not None)}
         cut |= {name: {k: v[rows] for k, v in here[name].items()} for name in ("levels", "groups")}
-        cut["fields"] = {k: Field(f.level, f.values[rows]) for k, f in self.fields.items()}
-        vars(some).update({**here, **cut})
+        return self._part(**cut, fields={k: Field(f.level, f.values[rows]) for k, f in self.fields.items()})
+
+    def _part(self, **changes: Any) -> Rollouts:
+        """``replace`` without the checks, since what is changed is a part of what was checked."""
+        some = object.__new__(Rollouts)
+        vars(some).update({**vars(self), **changes})
         return some
 
     def steps(self, rows: Tensor, steps: Tensor) -> Rollouts:
@@ -229,24 +232,29 @@ class Rollouts:
         >>> s.action.tolist(), s.task
         ([[7], [6]], ['b', 'a'])
         """
-        pick, at, (n, t) = rows.tolist(), rows * self.action.shape[1] + steps, self.action.shape[:2]
+        at, (n, t) = rows * self.action.shape[1] + steps, self.action.shape[:2]
+        taken: dict[int, Tensor] = {}
 
         def take(x: Tensor) -> Tensor:
-            return x.reshape(n * t, 1, *x.shape[2:]).index_select(0, at)
+            if id(x) not in taken:  # the action may be a field too
+                taken[id(x)] = x.reshape(n * t, 1, *x.shape[2:]).index_select(0, at)
+            return taken[id(x)]
 
         of_steps = {k: f.values for k, f in self.fields.items() if f.level == "step" and isinstance(f.values, Tensor)}
-        return Rollouts(
-            action=take(self.action),
-            mask=take(self.mask),
-            task=list(map(self.task.__getitem__, pick)),
+        pick, zeros = rows.cpu().numpy(), torch.zeros(len(rows), 1, dtype=torch.long, device=rows.device)
+        task, source = (np.array(x, dtype=object)[pick].tolist() for x in (self.task, self.source))
+        return self._part(
+            **{k: take(getattr(self, k)) for k in ("action", "mask", "terminated", "truncated")},
             log_prob=None if self.log_prob is None else take(self.log_prob),
-            terminated=take(self.terminated),
-            truncated=take(self.truncated),
+            task=task,
+            source=source,
+            length=zeros[:, 0] + 1,
+            levels={"step": zeros, "turn": zeros, "episode": zeros},
             group=self.group[rows],
-            source=list(map(self.source.__getitem__, pick)),
+            groups={},
             weight=self.weight[rows],
+            parent=zeros.expand(-1, 2) - 1,
             fields={k: Field("step", take(v)) for k, v in of_steps.items()},
-            sampling=self.sampling,
         )
 
     def to(self, device: torch.device | str) -> Rollouts:

@@ -193,3 +193,30 @@ def test_a_slice_of_rows_is_those_rows() -> None:
     assert all(torch.equal(some.level(k), picked.level(k)) for k in picked.levels)
     assert torch.equal(some.field("x").values, picked.field("x").values) and some.field("answer").values == ["w", "x", "y"]
     assert some.sampling == r.sampling
+
+
+@pytest.mark.parametrize("log_prob", [None, torch.rand(3, 3)])
+def test_steps_are_rows_of_one_step(log_prob: torch.Tensor | None) -> None:
+    r = example().replace(log_prob=log_prob, source=["x", "y", "z"], weight=torch.tensor([1.0, 2.0, 3.0]))
+    r = r.with_field("action", "step", r.action)
+    rows, steps = torch.tensor([2, 0, 0]), torch.tensor([1, 2, 0])
+    some = r.steps(rows, steps)
+    again = Rollouts(
+        action=r.action[rows, steps][:, None],
+        mask=r.mask[rows, steps][:, None],
+        task=["b", "b", "b"],
+        log_prob=None if log_prob is None else log_prob[rows, steps][:, None],
+        group=r.group[rows],
+        source=["z", "x", "x"],
+        weight=r.weight[rows],
+        fields={k: Field("step", r.field(k).values[rows, steps][:, None]) for k in ("pixels", "action")},
+        sampling=r.sampling,
+    )
+
+    def told(x: Rollouts) -> dict:
+        apart = {f"field {k}": f.values for k, f in x.fields.items()} | {f"level {k}": v for k, v in x.levels.items()}
+        both = {**{k: v for k, v in vars(x).items() if k not in ("fields", "levels")}, **apart}
+        return {k: (v.dtype, v.tolist()) if isinstance(v, torch.Tensor) else v for k, v in both.items()}
+
+    assert told(some) == told(again) == told(some.replace())
+    assert len(r.steps(rows[:0], steps[:0])) == 0

@@ -6,10 +6,13 @@ that micro-batches add up to it. Parameters without a default are ingredients th
 are hyper-parameters, numbers or tensors. Nothing is detached (the caller detaches advantages) except metrics, nothing is written
 to, and the dtype is kept. What stands in masked places is not read, NaN included, and its gradient is 0. A NaN in a counted
 place, an advantage whose reward failed, makes the loss NaN: the caller takes such steps out of the mask before it counts.
+
+Those that say so (`writes_slope`) give their derivative along with the loss where nothing needs a graph; the others are left to
+autograd.
 """
 
 from guerdon.objectives.likelihood import negative_log_likelihood
-from guerdon.objectives.loss import Loss
+from guerdon.objectives.loss import Loss, writes_slope
 from guerdon.objectives.policy_gradient import clipped_surrogate, reinforce
 from guerdon.objectives.preference import bradley_terry, dpo
 from guerdon.objectives.reduction import Reduction, constant, pair_mean, sequence_mean, token_mean
@@ -32,4 +35,5 @@ __all__ = [
     "sequence_mean",
     "token_mean",
     "value_loss",
+    "writes_slope",
 ]

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +18,18 @@ UNITS = {"step": 2, "row": 1, "pair": 1}
 Metrics = dict[str, tuple[Tensor, Tensor]]
 """name -> (sum, count), scalars without gradient. Sums and counts of micro-batches add; their ratio is the mean."""
 
+Objective = TypeVar("Objective", bound=Callable[..., Any])
+
+
+def writes_slope(*names: str) -> Callable[[Objective], Objective]:
+    """Says of an objective that its `Loss` has a ``slope`` for the inputs ``names`` wherever its value needs no graph."""
+
+    def marked(objective: Objective) -> Objective:
+        objective.slopes = frozenset(names)  # type: ignore[attr-defined]
+        return objective
+
+    return marked
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -25,12 +39,14 @@ class Loss:
     ``unit``     "step", "row" or "pair"
     ``mask``     bool, of value's shape: which units count
     ``metrics``  name -> (sum, count)
+    ``slope``    input's name -> [N, T] derivative of the sum of its row's values, of losses per step; None: not written out
     """
 
     value: Tensor
     unit: str
     mask: Tensor
     metrics: Metrics = field(default_factory=dict)
+    slope: Mapping[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
@@ -60,9 +76,8 @@ def means_parts(mask: Tensor, **quantities: Tensor) -> Metrics:
     >>> means_parts(torch.tensor([True, False]), a=torch.tensor([1., 5.]), b=torch.tensor([2., torch.nan]))
     {'a': (tensor(1.), tensor(1)), 'b': (tensor(2.), tensor(1))}
     """
-    sums = masked(torch.stack([x.detach() for x in quantities.values()]), mask).flatten(1).sum(1)
-    count = mask.sum()
-    return {name: (total, count) for name, total in zip(quantities, sums, strict=True)}
+    count, every = mask.count_nonzero(), mask.device.type == "cpu" and mask.all()
+    return {k: ((x if every else torch.where(mask, x, 0)).detach().sum(), count) for k, x in quantities.items()}
 
 
 def masked(x: Tensor, mask: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from guerdon.errors import ExpressionError
 from guerdon.levels import pool, spread
-from guerdon.objectives.loss import Loss, counted_only, means_parts
+from guerdon.objectives.loss import Loss, counted_only, means_parts, writes_slope
 
 
+@writes_slope("log_prob")
 def reinforce(log_prob: Tensor, advantage: Tensor, mask: Tensor) -> Loss:
     """-advantage log_prob per step.
 
@@ -24,9 +25,11 @@ def reinforce(log_prob: Tensor, advantage: Tensor, mask: Tensor) -> Loss:
     [[3.0, 0.0]]
     """
     log_prob, advantage = counted_only("reinforce", mask, log_prob=log_prob, advantage=advantage)
-    return Loss(0 - advantage * log_prob, "step", mask)
+    value = 0 - advantage * log_prob
+    return Loss(value, "step", mask, slope=None if value.requires_grad else {"log_prob": -advantage})
 
 
+@writes_slope("log_prob")
 def clipped_surrogate(
     log_prob: Tensor,
     old_log_prob: Tensor,
@@ -67,28 +70,33 @@ def clipped_surrogate(
     step_log_ratio = log_ratio = log_prob - old_log_prob
     if level is not None:
         mask = mask & (level >= 0)
-        unit = pool(log_ratio, level, "sum", mask)
-        if ratio == "mean":
-            unit = unit / pool(mask.to(unit.dtype), level, "sum", mask).clamp(min=1)
-        log_ratio, advantage = spread(unit, level, "copy", mask), torch.where(mask, advantage, 0)
+        size = pool(mask.to(log_ratio.dtype), level, "sum", mask).clamp(min=1) if ratio == "mean" else 1
+        log_ratio = spread(pool(log_ratio, level, "sum", mask) / size, level, "copy", mask)
+        advantage = torch.where(mask, advantage, 0)
     # Clipped before exp: a ratio that overflows where it would be clipped must not make its gradient 0 * inf.
     up = advantage >= 0
     least, most = _log(1 - clip_low, log_ratio), _log(1 + clip_high, log_ratio)
-    bounded = log_ratio.clamp(torch.where(up, -math.inf, least), torch.where(up, most, math.inf))
-    plain, change = log_ratio.detach(), step_log_ratio.detach()
-    outside = plain != bounded.detach()
-    metrics = means_parts(
-        mask,
-        clip_low=(outside & ~up).to(plain.dtype),
-        clip_high=(outside & (advantage > 0)).to(plain.dtype),
-        ratio=plain.exp(),
-        approx_kl=change.expm1() - change,
-    )
-    return Loss(-advantage * bounded.exp(), "step", mask, metrics)
+    bounded = torch.where(up, log_ratio.clamp(max=most), log_ratio.clamp(min=least))
+    value = -advantage * bounded.exp()
+    with torch.no_grad():
+        outside = log_ratio != bounded
+        metrics = means_parts(
+            mask,
+            clip_low=outside & ~up,
+            clip_high=outside & (advantage > 0),
+            ratio=log_ratio.exp(),
+            approx_kl=step_log_ratio.expm1() - step_log_ratio,
+        )
+    if value.requires_grad:
+        return Loss(value, "step", mask, metrics)
+    slope = torch.where(outside, 0, value)
+    if level is not None:
+        slope = spread(pool(slope, level, "sum", mask) / size, level, "copy", mask)
+    return Loss(value, "step", mask, metrics, {"log_prob": slope})
 
 
-def _log(ratio: float | Tensor, like: Tensor) -> Tensor:
+def _log(ratio: float | Tensor, like: Tensor) -> float | Tensor:
     """log of a bound on a ratio; -inf, no bound, where it is 0 or less."""
     if isinstance(ratio, Tensor):
         return ratio.clamp(min=0).log().to(like)
-    return like.new_tensor(math.log(ratio) if ratio > 0 else -math.inf)
+    return math.log(ratio) if ratio > 0 else -math.inf

@@ -30,12 +30,16 @@ from guerdon.objectives.loss import Loss, masked
 
 @dataclass(frozen=True, repr=False)
 class Reduction:
-    """total(loss) / count. ``units``: the losses it is for; ``total`` takes value and mask, ``number`` a mask alone."""
+    """total(loss) / count. ``units``: the losses it is for; ``total`` takes value and mask, ``number`` a mask alone.
+
+    ``slope`` takes a `Loss`'s slope [N, T] and its mask, and gives the derivative of ``total`` [N, T]; None: not written out.
+    """
 
     name: str
     units: tuple[str, ...]
     total: Callable[[Tensor, Tensor], Tensor]
     number: Callable[[Tensor], Tensor]
+    slope: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def count(self, mask: Tensor) -> float:
         """The whole batch's divisor, from the mask of its loss."""
@@ -64,15 +68,23 @@ def _sum_of_row_means(value: Tensor, mask: Tensor) -> Tensor:
     return value.sum() if mask.dim() == 1 else (value.sum(1) / mask.sum(1).clamp(min=1)).sum()
 
 
+def _slope_of_sum(slope: Tensor, mask: Tensor) -> Tensor:
+    return slope
+
+
+def _slope_of_row_means(slope: Tensor, mask: Tensor) -> Tensor:
+    return slope / mask.sum(1, keepdim=True).clamp(min=1)
+
+
 def _rows(mask: Tensor) -> Tensor:
     """Rows with a step that counts."""
     return mask.sum() if mask.dim() == 1 else mask.any(1).sum()
 
 
-token_mean = Reduction("token_mean", ("step",), _sum, torch.sum)
+token_mean = Reduction("token_mean", ("step",), _sum, torch.sum, _slope_of_sum)
 """The mean over counted steps: a long row weighs more than a short one. DAPO, PPO."""
 
-sequence_mean = Reduction("sequence_mean", ("step", "row"), _sum_of_row_means, _rows)
+sequence_mean = Reduction("sequence_mean", ("step", "row"), _sum_of_row_means, _rows, _slope_of_row_means)
 """The mean over rows of the mean over a row's counted steps: each row weighs the same. GRPO. A row without any doesn't count."""
 
 pair_mean = Reduction("pair_mean", ("pair",), _sum, torch.sum)
@@ -83,4 +95,4 @@ def constant(length: float) -> Reduction:
     """The sum over counted steps, divided by ``length`` times the rows that have any, whatever their own lengths. Dr. GRPO."""
     if not length > 0:
         raise ExpressionError(f"constant: `length` should be a positive number of steps, got {length}.")
-    return Reduction(f"constant({length})", ("step",), _sum, lambda mask: _rows(mask) * length)
+    return Reduction(f"constant({length})", ("step",), _sum, lambda mask: _rows(mask) * length, _slope_of_sum)

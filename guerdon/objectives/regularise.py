@@ -6,9 +6,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from guerdon.errors import ExpressionError
-from guerdon.objectives.loss import Loss, counted_only, mean_parts
+from guerdon.objectives.loss import Loss, counted_only, mean_parts, writes_slope
 
 
+@writes_slope("log_prob")
 def kl_penalty(log_prob: Tensor, ref_log_prob: Tensor, mask: Tensor, *, estimator: str = "k3") -> Loss:
     """An estimate per step, in nats, of KL(policy || reference) from actions of the policy; d = log_prob - ref_log_prob.
 
@@ -32,16 +33,18 @@ def kl_penalty(log_prob: Tensor, ref_log_prob: Tensor, mask: Tensor, *, estimato
     log_prob, ref_log_prob = counted_only("kl_penalty", mask, log_prob=log_prob, ref_log_prob=ref_log_prob)
     d = log_prob - ref_log_prob
     if estimator == "k1":
-        value = d
+        value, slope = d, mask.to(d.dtype)
     elif estimator == "k2":
-        value = d**2 / 2
+        value, slope = d**2 / 2, d
     elif estimator == "k3":
-        value = (-d).expm1() + d
+        fall = (-d).expm1()
+        value, slope = fall + d, -fall
     else:
         raise ExpressionError(f"kl_penalty: `estimator` should be 'k1', 'k2' or 'k3', got {estimator!r}.")
-    return Loss(value, "step", mask, {"kl": mean_parts(value, mask)})
+    return Loss(value, "step", mask, {"kl": mean_parts(value, mask)}, None if value.requires_grad else {"log_prob": slope})
 
 
+@writes_slope("entropy")
 def entropy_bonus(entropy: Tensor, mask: Tensor) -> Loss:
     """-entropy per step: descending on it makes the policy more random. ``entropy`` [N, T] in nats. Metric ``entropy``: its mean.
 
@@ -50,4 +53,5 @@ def entropy_bonus(entropy: Tensor, mask: Tensor) -> Loss:
     [[-0.5, 0.0]]
     """
     (entropy,) = counted_only("entropy_bonus", mask, entropy=entropy)
-    return Loss(0 - entropy, "step", mask, {"entropy": mean_parts(entropy, mask)})
+    slope = None if entropy.requires_grad else {"entropy": -mask.to(entropy.dtype)}
+    return Loss(0 - entropy, "step", mask, {"entropy": mean_parts(entropy, mask)}, slope)

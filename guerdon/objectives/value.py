@@ -6,9 +6,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from guerdon.objectives.loss import Loss, counted_only, mean_parts
+from guerdon.objectives.loss import Loss, counted_only, mean_parts, writes_slope
 
 
+@writes_slope("value")
 def value_loss(value: Tensor, return_: Tensor, mask: Tensor) -> Loss:
     """(value - return_)^2 / 2 per step; all [N, T]. Metric ``value_error``: the mean squared error.
 
@@ -16,8 +17,10 @@ def value_loss(value: Tensor, return_: Tensor, mask: Tensor) -> Loss:
     [[2.0, 0.0]]
     """
     value, return_ = counted_only("value_loss", mask, value=value, return_=return_)
-    error = (value - return_) ** 2
-    return Loss(error / 2, "step", mask, {"value_error": mean_parts(error, mask)})
+    apart = value - return_
+    error = apart**2
+    slope = None if error.requires_grad else {"value": apart}
+    return Loss(error / 2, "step", mask, {"value_error": mean_parts(error, mask)}, slope)
 
 
 def clipped_value_loss(value: Tensor, old_value: Tensor, return_: Tensor, mask: Tensor, *, clip: float | Tensor = 0.2) -> Loss:

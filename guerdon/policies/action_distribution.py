@@ -75,9 +75,10 @@ class Categorical:
 
     def judged(self, head: np.ndarray, action: np.ndarray | None, log_std: np.ndarray) -> JudgedCategorical:
         """``head`` [B, count] and ``action`` [B] by NumPy, with the gradient."""
-        shifted = head - head.max(-1, keepdims=True)
-        log_prob = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-        return JudgedCategorical(log_prob, None if action is None else (np.arange(len(head)), action - self.start))
+        shifted = np.ascontiguousarray(head.T)  # sums over few actions are slow where they are the last axis
+        shifted -= shifted.max(0)
+        shifted -= np.log(np.exp(shifted).sum(0))
+        return JudgedCategorical(shifted, None if action is None else (action - self.start, np.arange(len(head))))
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class JudgedCategorical:
-    """Outputs of B distributions and their gradient. ``log_probs`` [B, count] of all actions; ``chosen`` (rows, actions) [B]."""
+    """Outputs of B distributions and their gradient. ``log_probs`` [count, B] of all actions; ``chosen`` (actions, rows) [B]."""
 
     log_probs: np.ndarray
     chosen: tuple[np.ndarray, np.ndarray] | None
@@ -162,15 +163,15 @@ class JudgedCategorical:
         """
         p, found = np.exp(self.log_probs), np.zeros_like(self.log_probs)
         if log_prob is not None:
-            found -= log_prob[:, None] * p
+            found -= log_prob * p
             found[self.chosen] += log_prob
         if entropy is not None:
-            found -= entropy[:, None] * p * (self.log_probs + self._entropy[:, None])
-        return found, 0.0
+            found -= entropy * p * (self.log_probs + self._entropy)
+        return found.T, 0.0
 
     @cached_property
     def _entropy(self) -> np.ndarray:
-        return -(np.exp(self.log_probs) * self.log_probs).sum(-1)
+        return -(np.exp(self.log_probs) * self.log_probs).sum(0)
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,10 @@ class GradientUpdater:
         unknown = gradients.keys() - outputs.keys()
         if unknown:
             raise InputError(f"updater: a gradient for {', '.join(sorted(unknown))}, but the outputs are {', '.join(outputs)}.")
+        self.back_propagate(outputs, gradients)
+
+    def back_propagate(self, outputs: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
+        """Add to the parameters' ``grad``."""
         torch.autograd.backward([outputs[k] for k in gradients], list(gradients.values()))
 
     def step(self, **schedule: float) -> dict[str, float]:
@@ -65,10 +69,14 @@ class GradientUpdater:
                 f"parameters, first {', '.join(bad[:3]) or 'none'}. Nothing was applied. "
                 "Usual cause: a NaN advantage that was not masked, or the exponential of a large log-ratio."
             )
-        self.optimiser.step()
+        self.apply()
         for p in self.parameters.values():  # as zero_grad does, without its hooks
             p.grad = None
         return {"grad_norm": norm}
+
+    def apply(self) -> None:
+        """The optimiser's step."""
+        self.optimiser.step()
 
     def take_gradient(self) -> Tensor:
         """[P] what was accumulated, in the order of ``parameters``, 0 where nothing was; it is taken away."""

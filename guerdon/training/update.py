@@ -7,7 +7,6 @@ into micro-batches changes nothing but rounding.
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,12 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guerdon.comparisons import Comparisons
 from guerdon.errors import GuerdonError, InputError
 from guerdon.protocols import Policy, Updater
 from guerdon.scores import Scores, Status
 from guerdon.training.binding import REFERENCE, Ingredients, at, names_of, needs_of_all
+from guerdon.training.gradient import Gradient
 from guerdon.training.recipe import Batch, Stage, Term
+from guerdon.training.units import Rows, Units, parts, renumbered
 
 
 class Means(dict[str, tuple[float, float]]):
@@ -45,7 +45,7 @@ class CountedTerm:
     mask: Tensor
     of_pairs: bool
 
-    def count(self, units: Tensor, rows: Tensor | slice) -> float:
+    def count(self, units: Units, rows: Rows) -> float:
         """The reduction's divisor for a minibatch."""
         return self.term.reduction.count(self.mask[units if self.of_pairs else rows])
 
@@ -66,8 +66,6 @@ class Update:
     updater: Updater
     step: int
     seed: int = 0
-    in_order: bool = False
-    """Minibatches are neighbours, so that they can be cut out without a copy."""
 
     def run(self) -> dict[str, float]:
         """Metrics: ``loss`` and ``loss/NAME`` of each term (not weighted), and the updater's, as means over minibatches; each
@@ -76,7 +74,7 @@ class Update:
         if self.stage.by == "step":
             return self.of_steps(terms)
         for i in range(self.stage.rounds):
-            for units in self.dealt(self.units(), i).tensor_split(self.stage.updates):
+            for units in parts(self.dealt(self.units(), i), self.stage.updates):
                 self.minibatch(units, terms, means)
         return means.values_by_name()
 
@@ -84,13 +82,13 @@ class Update:
         """The same with every taken step as a row of its own; dealt out once a round, so that minibatches are neighbours."""
         taken, means = self.batch.rollouts.mask.nonzero(as_tuple=True), Means()
         for i in range(self.stage.rounds):
-            at = self.dealt(torch.arange(len(taken[0])), i).to(taken[0].device)
-            rows, steps = taken[0][at], taken[1][at]
-            flat = replace(self, batch=Batch(self.batch.rollouts.steps(rows, steps)), in_order=True)
+            at = self.dealt(range(len(taken[0])), i)
+            rows, steps = taken if isinstance(at, range) else (x[at.to(x.device)] for x in taken)
+            flat = replace(self, batch=Batch(self.batch.rollouts.steps(rows, steps)))
             flat.ingredients = self.ingredients.steps(rows, steps, self.needed)
             flat.row_weight = self.row_weight[rows]
             counted = [replace(t, mask=t.mask[rows, steps][:, None]) for t in terms]
-            for units in flat.units().tensor_split(self.stage.updates):
+            for units in parts(flat.units(), self.stage.updates):
                 flat.minibatch(units, counted, means)
         return means.values_by_name()
 
@@ -107,16 +105,17 @@ class Update:
 
     # ---- what counts
 
-    def dealt(self, units: Tensor, number: int) -> Tensor:
+    def dealt(self, units: Units, number: int) -> Units:
         """The units in the order of a round."""
         if not self.stage.shuffle:
             return units
         rng = np.random.default_rng([self.seed, self.step, number])
-        return units[torch.from_numpy(rng.permutation(len(units)))]
+        order = torch.from_numpy(rng.permutation(len(units)))
+        return order if isinstance(units, range) else units[order]
 
-    def units(self) -> Tensor:
+    def units(self) -> Units:
         c = self.batch.comparisons
-        return torch.arange(len(self.batch.rollouts)) if c is None else (c.status.cpu() == Status.OK).nonzero()[:, 0]
+        return range(len(self.batch.rollouts)) if c is None else (c.status.cpu() == Status.OK).nonzero()[:, 0]
 
     def counted(self, term: Term, name: str) -> CountedTerm:
         rows = self.row_weight > 0
@@ -135,7 +134,7 @@ class Update:
         weight = self.batch.rollouts.weight
         return torch.where(weight > 0, weight, 0)
 
-    def weight(self, unit: str, units: Tensor, rows: Tensor | slice) -> Tensor:
+    def weight(self, unit: str, units: Units, rows: Rows) -> Tensor:
         """Of each pair, row or (as [N, 1]) step."""
         c = self.batch.comparisons
         if unit == "pair" and c is not None:
@@ -143,22 +142,22 @@ class Update:
             return c.weight[units].to(both.device) * both
         return self.row_weight[rows] if unit == "row" else self.row_weight[rows, None]
 
-    def rows_of(self, units: Tensor) -> Tensor | slice:
+    def rows_of(self, units: Units) -> Rows:
         """The rows that some units stand on, in order, each once."""
         c = self.batch.comparisons
-        if self.in_order and len(units):
-            return slice(int(units[0]), int(units[-1]) + 1)
+        if isinstance(units, range):
+            return slice(units.start, units.stop)
         return units if c is None else torch.cat([c.first[units, 0], c.second[units, 0]]).unique().cpu()
 
     # ---- the steps
 
-    def minibatch(self, units: Tensor, terms: list[CountedTerm], means: Means) -> None:
+    def minibatch(self, units: Units, terms: list[CountedTerm], means: Means) -> None:
         """One step of the optimiser; none where nothing counts."""
         if self.backward(units, terms, means):
             for name, value in self.updater.step(lr=at(self.stage.lr, self.step)).items():
                 means.add(name, value)
 
-    def backward(self, units: Tensor, terms: list[CountedTerm], means: Means) -> bool:
+    def backward(self, units: Units, terms: list[CountedTerm], means: Means) -> bool:
         """Hand the gradient of some units' loss to the updater; False where nothing counts."""
         rows = self.rows_of(units)
         counts = [t.count(units, rows) for t in terms]
@@ -167,10 +166,11 @@ class Update:
         losses = [0.0] * len(terms)
         several = self.batch.comparisons is not None  # a row that is in several pairs is counted with the first
         new = torch.ones(len(self.batch.rollouts) if several else 0, dtype=torch.bool)
-        for chunk in units.split(self.stage.micro_rows):
+        for i in range(0, len(units), self.stage.micro_rows):
+            chunk = units[i : i + self.stage.micro_rows]
             rows = self.rows_of(chunk)
-            for i, x in enumerate(self.microbatch(chunk, new, terms, counts, means)):
-                losses[i] += x
+            found = self.microbatch(chunk, rows, new, terms, counts, means)
+            losses = [a + b for a, b in zip(losses, found, strict=True)]
             if several:
                 new[rows] = False
         for t, x, count in zip(terms, losses, counts, strict=True):
@@ -179,23 +179,32 @@ class Update:
         means.add("loss", sum(at(t.term.weight, self.step) * x for t, x in zip(terms, losses, strict=True)))
         return True
 
-    def microbatch(self, units: Tensor, new: Tensor, terms: list[CountedTerm], counts: list[float], means: Means) -> list[float]:
-        """Hand the gradient of the losses with respect to the policy's outputs to the updater; each term's loss."""
-        rows = self.rows_of(units)
+    def microbatch(
+        self, units: Units, rows: Rows, new: Tensor, terms: list[CountedTerm], counts: list[float], means: Means
+    ) -> list[float]:
+        """Hand the gradient of the losses with respect to the policy's outputs to the updater; each term's loss.
+
+        Where every term's slope is written out, nothing here has a graph."""
         rollouts = self.batch.rollouts.rows(rows)
-        here = self.ingredients.at(rows, _renumbered(self.batch.comparisons, units, rows), self.needed)
+        here = self.ingredients.at(rows, renumbered(self.batch.comparisons, units, rows), self.needed)
         outputs = self.policy.evaluate(rollouts, self.wanted)
-        leaves = {k: v.detach().requires_grad_(v.requires_grad) for k, v in outputs.items()}
-        losses, weighted = [0.0] * len(terms), []
-        for i, (t, count) in enumerate(zip(terms, counts, strict=True)):
-            if count:
-                loss = self.loss(t, units, rows, new, here, leaves)
-                value = t.term.reduction(loss, count)
-                weighted.append(at(t.term.weight, self.step) * value)
-                losses[i] = value.item()
-                for name, (s, c) in loss.metrics.items():
-                    means.add(name, float(s), float(c))
-        self.descend(functools.reduce(torch.add, weighted), outputs, leaves)
+        gradient = Gradient(outputs, [t.term for t, count in zip(terms, counts, strict=True) if count])
+        losses, total = [0.0] * len(terms), 0.0
+        with torch.set_grad_enabled(not gradient.written):
+            for i, (t, count) in enumerate(zip(terms, counts, strict=True)):
+                if count:
+                    loss, weight = self.loss(t, units, rows, new, here, gradient.leaves), at(t.term.weight, self.step)
+                    losses[i] = gradient.add(t.term, loss, count, weight)
+                    total += weight * losses[i]
+                    for name, (s, c) in loss.metrics.items():
+                        means.add(name, float(s), float(c))
+        if not math.isfinite(total):
+            raise GuerdonError(
+                f"stage `{self.stage.name}`, step {self.step}: expected a finite loss, got {total}. "
+                "Usual cause: a learning rate too high, or a log-probability of -inf."
+            )
+        if found := gradient.by_output():
+            self.updater.accumulate(outputs, found)
         return losses
 
     @cached_property
@@ -213,9 +222,7 @@ class Update:
         there = {n for n in self.ingredients if n.startswith(REFERENCE)}
         return (self.needed & self.policy.outputs) - there
 
-    def loss(
-        self, t: CountedTerm, units: Tensor, rows: Tensor | slice, new: Tensor, here: Ingredients, leaves: dict[str, Tensor]
-    ) -> Any:
+    def loss(self, t: CountedTerm, units: Units, rows: Rows, new: Tensor, here: Ingredients, leaves: dict[str, Tensor]) -> Any:
         """A term's loss per unit, times the units' weights."""
         mask = here["mask"] if t.of_pairs else t.mask[rows]
         if not t.of_pairs and self.batch.comparisons is not None:
@@ -224,26 +231,6 @@ class Update:
         if loss.unit not in t.term.reduction.units or self.unweighted:
             return loss  # of a wrong unit, which the reduction refuses, or as it is
         counted = loss.mask & t.mask[units] if t.of_pairs else loss.mask
-        return replace(loss, value=loss.value * self.weight(loss.unit, units, rows), mask=counted)
-
-    def descend(self, total: Tensor, outputs: dict[str, Tensor], leaves: dict[str, Tensor]) -> None:
-        if not math.isfinite(total.item()):
-            raise GuerdonError(
-                f"stage `{self.stage.name}`, step {self.step}: expected a finite loss, got {total.item()}. "
-                "Usual cause: a learning rate too high, or a log-probability of -inf."
-            )
-        if total.requires_grad:
-            wanted = {k: v for k, v in leaves.items() if v.requires_grad}
-            gradients = torch.autograd.grad(total, list(wanted.values()), allow_unused=True)
-            self.updater.accumulate(outputs, {k: g for k, g in zip(wanted, gradients, strict=True) if g is not None})
-
-
-def _renumbered(c: Comparisons | None, units: Tensor, rows: Tensor | slice) -> Comparisons | None:
-    """Some of the pairs, with their rows counted in ``rows``, which are in order."""
-    if c is None or isinstance(rows, slice):
-        return None
-
-    def moved(x: Tensor) -> Tensor:
-        return torch.stack([torch.searchsorted(rows, x[units, 0].cpu().contiguous()), x[units, 1].cpu()], -1)
-
-    return Comparisons(moved(c.first), moved(c.second), c.target[units], c.level, c.weight[units], status=c.status[units])
+        weight = self.weight(loss.unit, units, rows)
+        slope = None if loss.slope is None else {k: x * weight for k, x in loss.slope.items()}
+        return replace(loss, value=loss.value * weight, mask=counted, slope=slope)

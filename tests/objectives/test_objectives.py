@@ -110,6 +110,25 @@ def test_what_is_masked_is_not_read(name, garbage):
             assert (x.grad[~rows["mask"]] == 0).all(), k
 
 
+WRITTEN = {name for name in OBJECTIVES if name.startswith(("reinforce", "clipped_surrogate", "kl", "entropy", "value"))}
+
+
+@every_objective
+@pytest.mark.parametrize("seed", range(3))
+def test_a_written_slope_is_that_of_autograd(name, seed):
+    rows = data(seed)
+    rows = {k: torch.where(rows["mask"], x, NAN) if x.is_floating_point() else x for k, x in rows.items()}
+    loss = OBJECTIVES[name](rows)
+    assert (loss.slope is not None) == (name in WRITTEN)
+    for k, slope in (loss.slope or {}).items():
+        x = rows[k].clone().requires_grad_()
+        graph = OBJECTIVES[name]({**rows, k: x})
+        (expected,) = torch.autograd.grad(total(graph), x)
+        assert graph.slope is None and torch.equal(graph.value, loss.value)
+        torch.testing.assert_close(slope, expected, rtol=1e-12, atol=1e-12)
+        assert name != "clipped_surrogate" or 0 < (slope[rows["mask"]] == 0).sum() < rows["mask"].sum()
+
+
 @every_objective
 def test_dtype_inputs_and_metrics(name):
     for dtype in (torch.float32, torch.float64):

@@ -72,6 +72,15 @@ def test_gradient_is_finite_and_zero_where_nothing_counts():
         assert gradient.tolist() == [[1 / reduce.count(mask), 0], [0, 0]]
 
 
+def test_slopes_are_those_of_autograd():
+    mask = torch.tensor([[True, True, True], [True, False, True], [False, False, False]])
+    value = torch.randn(3, 3, dtype=torch.float64).requires_grad_()
+    for reduce in (token_mean, sequence_mean, constant(5)):
+        (gradient,) = torch.autograd.grad(reduce(Loss(value, "step", mask), 4.0), value)
+        torch.testing.assert_close(reduce.slope(mask.double(), mask) / 4.0, gradient, rtol=1e-15, atol=0)
+    assert pair_mean.slope is None
+
+
 def test_wrong_units_and_empty_batches_are_refused():
     step = Loss(torch.ones(1, 2), "step", torch.ones(1, 2, dtype=torch.bool))
     pair = Loss(torch.ones(2), "pair", torch.ones(2, dtype=torch.bool))

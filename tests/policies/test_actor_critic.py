@@ -13,9 +13,10 @@ import torch
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Independent, Normal
 
-from guerdon.errors import CheckpointError, InputError
+from guerdon.errors import CheckpointError, GuerdonError, InputError
 from guerdon.policies.action_distribution import Categorical, Gaussian, distribution_of
 from guerdon.policies.actor_critic import ActorCritic, through
+from guerdon.policies.gradient_updater import GradientUpdater
 from guerdon.protocols import Context, Sampling
 from guerdon.rollouts import Field, Rollouts
 
@@ -74,6 +75,57 @@ def test_outputs_and_their_gradient_are_those_of_pytorchs_layers(make, hidden) -
         losses = [sum((out[i] * weights[i]).sum() for i in some) for out in ([found[n] for n in names], expected)]
         a, b = (torch.autograd.grad(loss, policy.flat, retain_graph=True)[0] for loss in losses)
         assert torch.allclose(losses[0], losses[1], rtol=1e-12) and torch.allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+@BOTH
+def test_the_updater_takes_the_gradient_without_a_walk_of_the_graph(make, monkeypatch) -> None:
+    policy = make(dtype=torch.float64)
+    r, updater = acted(policy), policy.updater(lr=0.1)
+    g = torch.Generator().manual_seed(1)
+    given = {k: torch.randn(3, 5, generator=g, dtype=torch.float64) for k in ("log_prob", "entropy", "value", "next_value")}
+    own = {k: x for k, x in given.items() if k != "next_value"}
+
+    def expected(names) -> torch.Tensor:
+        out = policy.evaluate(r, ALL)
+        return torch.autograd.grad(sum((out[k] * given[k]).sum() for k in names), policy.flat)[0]
+
+    for names in (given, ["next_value"]):  # of two passes, or of a second one: through the graph
+        updater.accumulate(policy.evaluate(r, ALL), {k: given[k] for k in names})
+        assert torch.allclose(updater.take_gradient(), expected(names), rtol=1e-12, atol=1e-14)
+    other = make(dtype=torch.float64)
+    updater.accumulate(other.evaluate(r, ALL), own)  # of another policy: its gradient, not this one's
+    assert policy.flat.grad is None and torch.allclose(other.flat.grad, expected(own), rtol=1e-12, atol=1e-14)
+    both = expected(own) + expected(["log_prob"])
+    monkeypatch.setattr(torch.autograd, "backward", None)
+    updater.accumulate(policy.evaluate(r, ALL), own)
+    updater.accumulate(policy.evaluate(r, frozenset({"log_prob"})), {"log_prob": given["log_prob"]})
+    assert torch.allclose(updater.take_gradient(), both, rtol=1e-12, atol=1e-14)
+    updater.accumulate(policy.evaluate(r, ALL), {"value": torch.full((3, 5), torch.nan, dtype=torch.float64)})
+    with pytest.raises(GuerdonError, match="in 1 of 1 parameters, first flat"):
+        updater.step()
+    with pytest.raises(InputError, match="a gradient for q, but the outputs are"):
+        updater.accumulate(policy.evaluate(r, ALL), {"q": given["value"]})
+
+
+@pytest.mark.parametrize(
+    "settings", [{"optimiser": "adam", "eps": 1e-5}, {"optimiser": "adam", "amsgrad": True}, {"optimiser": "adamw"}]
+)
+def test_the_updater_steps_as_the_optimiser_does(settings) -> None:
+    policy, plain = discrete(), discrete()
+    updater, expected = (
+        policy.updater(weight_decay=0.1, **settings),
+        GradientUpdater(plain.parameters(), lr=3e-4, weight_decay=0.1, **settings),
+    )
+    for i in range(5):
+        if i == 3:  # goes on from what was kept
+            kept, updater = updater.state_dict(), policy.updater(**settings)
+            updater.load_state_dict(kept)
+        for p, u in ((policy, updater), (plain, expected)):
+            u.accumulate(p.evaluate(acted(plain), ALL), {"log_prob": torch.full((3, 5), i - 1.5), "value": torch.ones(3, 5)})
+        assert updater.step(lr=0.01 * i) == expected.step(lr=0.01 * i)
+        assert torch.equal(policy.flat, plain.flat)
+    a, b = updater.state_dict(), expected.state_dict()
+    assert a.keys() == b.keys() and all(torch.equal(x, b[k]) for k, x in a.items())
 
 
 def test_a_copy_is_apart_and_whole() -> None:

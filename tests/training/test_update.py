@@ -26,7 +26,7 @@ from guerdon.objectives import (
     token_mean,
     value_loss,
 )
-from guerdon.objectives.loss import Loss
+from guerdon.objectives.loss import Loss, writes_slope
 from guerdon.protocols import Context, Sampling
 from guerdon.rollouts import Rollouts
 from guerdon.training.binding import Ingredients
@@ -85,6 +85,48 @@ STEP_TERMS = [
 def row_mean(log_prob: Tensor, mask: Tensor) -> Loss:
     """A loss per row."""
     return Loss(torch.where(mask, -log_prob, 0).sum(1) ** 2, "row", mask.any(1))
+
+
+KL = Term(0.3, partial(kl_penalty, estimator="k3"), sequence_mean)
+
+
+@pytest.mark.parametrize("terms", [*STEP_TERMS, [KL, Term(1.0, reinforce, token_mean)]])
+@pytest.mark.parametrize("pairs", [False, True])
+def test_written_slopes_give_the_gradient_of_autograd(terms: list[Term], pairs: bool, monkeypatch) -> None:
+    batch = tournament() if pairs else sampled()
+    batch.rollouts.weight[:] = torch.tensor([1.0, 0.0, 2.0, 0.5, 1.0, 1.0, 0.25, 3.0, 1.0])
+    with monkeypatch.context() as patch:
+        patch.setattr("guerdon.training.gradient._writes", lambda term: frozenset())
+        expected, through = update(batch, terms, given=advantages(batch), updates=2, micro_rows=2, rounds=2, lr=0.5)
+    monkeypatch.setattr(torch.autograd, "grad", None)  # nothing asks for it
+    metrics, written = update(batch, terms, given=advantages(batch), updates=2, micro_rows=2, rounds=2, lr=0.5)
+    assert metrics == pytest.approx(expected, rel=1e-12)
+    assert len(written) == 4 and all(torch.allclose(a, b, atol=1e-13) for a, b in zip(written, through, strict=True))
+
+
+def test_slopes_are_used_where_every_term_writes_those_of_all_it_reads() -> None:
+    @writes_slope("log_prob")
+    def with_entropy(log_prob: Tensor, entropy: Tensor, mask: Tensor) -> Loss:
+        return Loss(torch.where(mask, -log_prob * entropy, 0), "step", mask)
+
+    batch = sampled()
+    _, (some,) = update(batch, [Term(1.0, with_entropy, token_mean)])  # through autograd, since it reads the entropy too
+    assert some.abs().max() > 1e-3
+
+    @writes_slope("log_prob")
+    def forgotten(log_prob: Tensor, mask: Tensor) -> Loss:
+        return negative_log_likelihood(log_prob, mask)
+
+    with pytest.raises(InputError, match="forgotten: expected a loss with a `slope`"):
+        update(batch, [Term(1.0, forgotten, token_mean)])
+    constant_term = Term(
+        1.0, lambda ref_log_prob, mask: reinforce(ref_log_prob, ref_log_prob, mask), token_mean
+    )  # of nothing trained
+    _, (with_it,) = update(batch, [constant_term, Term(1.0, reinforce, token_mean)], given=advantages(batch))
+    terms = [Term(1.0, reinforce, token_mean), Term(2.0, row_mean, sequence_mean)]
+    _, (mixed,) = update(batch, terms, given=advantages(batch))
+    apart = [update(batch, [t], given=advantages(batch))[1][0] for t in terms]
+    assert torch.allclose(mixed, apart[0] + apart[1], atol=1e-13) and torch.allclose(with_it, apart[0], atol=1e-13)
 
 
 @pytest.mark.parametrize("terms", [*STEP_TERMS, [Term(2.0, row_mean, sequence_mean)]])
