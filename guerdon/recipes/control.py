@@ -25,6 +25,7 @@ from guerdon.training.binding import bind
 from guerdon.training.evaluation import EVALUATION_SEED, Measured
 from guerdon.training.loop import episode_mean
 from guerdon.training.recipe import Recipe, Stage, Term
+from guerdon.training.workers import use_threads
 
 if TYPE_CHECKING:
     from guerdon.policies.actor_critic import ActorCritic
@@ -49,6 +50,7 @@ def recipe(
     hidden: int = 64,
     log_std: float = 0.0,
     normalise: bool = True,
+    threads: int = 1,
     budget: float = 0.0,
     evaluate_every: int = 10,
     episodes: int = 10,
@@ -80,6 +82,7 @@ def recipe(
     hidden: width of the two hidden layers of actor and critic
     log_std: where the logarithm of a continuous action's standard deviation starts
     normalise: observations to mean 0 and deviation 1, rewards by the deviation of the discounted return
+    threads: of the processor, for the networks; more help wide ones only, and slow small ones down where others compute too
     budget: seconds that a function of your own may take for one unit, in processes apart; 0: none, in this process
     evaluate_every: batches between evaluations
     episodes: greedy episodes of an evaluation
@@ -92,6 +95,7 @@ def recipe(
     """
     low = {"steps": steps, "environments": environments, "horizon": horizon, "minibatch": minibatch, "rounds": rounds}
     low |= {"hidden": hidden, "episodes": episodes, "evaluate_every": evaluate_every, "checkpoint_every": checkpoint_every}
+    low["threads"] = threads
     for name, count in low.items():
         if count < 1:
             raise InputError(f"control: `{name}` should be at least 1, got {count}.")
@@ -132,7 +136,7 @@ def recipe(
     )
     made = Recipe(
         "control",
-        partial(_policy, env, (hidden, hidden), log_std, normalise),
+        partial(_policy, env, (hidden, hidden), log_std, normalise, threads),
         [stage],
         Measured(evaluate_every, _Episodes(env, episodes, composed, judged, info)),
         seed=seed,
@@ -159,9 +163,10 @@ def _parsed(text: str, budget: float) -> Reward:
     return parse(text).with_budget(budget) if budget else parse(text)
 
 
-def _policy(env: str, hidden: tuple[int, ...], log_std: float, normalise: bool) -> ActorCritic:
+def _policy(env: str, hidden: tuple[int, ...], log_std: float, normalise: bool, threads: int) -> ActorCritic:
     from guerdon.policies.actor_critic import ActorCritic
 
+    use_threads(threads)
     made = make_environment(env)
     spaces = made.observation_space, made.action_space
     made.close()

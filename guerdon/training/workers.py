@@ -25,6 +25,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def use_threads(count: int) -> None:
+    """Let this process compute with ``count`` threads, PyTorch and NumPy alike: small sums wait for each other's threads."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(count)
+    threadpool_limits(count, user_api="blas")
+
+
 def run_jobs(jobs: Sequence[Job], work: Callable[[Job, Tell], None], ready: Callable[[Job], bool], told: Tell, most: int) -> None:
     """``work(job, tell)`` for every job once it is ``ready``, at most ``most`` at a time; ``told`` gets what they tell, at once.
 
@@ -123,9 +132,7 @@ def _context() -> SpawnContext | ForkServerContext:
 def _serve(pipe: pipes.Connection, work: Callable[[Any, Tell], None]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent too, which ends us
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    import torch
-
-    torch.set_num_threads(1)
+    use_threads(1)
     while True:
         try:
             job = pipe.recv()

@@ -191,3 +191,14 @@ def test_a_space_it_cannot_serve() -> None:
         gym.register("Pairs-v0", pairs)
     with pytest.raises(InputError, match="action space should be Discrete or a Box"):
         recipe("Pairs-v0").policy()
+
+
+def test_the_networks_compute_with_as_many_threads_as_asked() -> None:
+    from threadpoolctl import threadpool_info
+
+    for threads in (2, 1):
+        recipe("CartPole-v1", threads=threads).policy()
+        assert torch.get_num_threads() == threads
+        assert {x["num_threads"] for x in threadpool_info() if x["user_api"] == "blas"} == {threads}
+    with pytest.raises(InputError, match="`threads` should be at least 1, got 0"):
+        recipe("CartPole-v1", threads=0)
