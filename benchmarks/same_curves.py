@@ -54,6 +54,12 @@ TRAINED = {
     ),
     "prime": system("prime", "online", "eval/success", "lr=1e-3", 6),
     "gated-reward-accum": system("gated-reward-accum", "edited", "eval/resolution", "lr=1e-2", 6),
+    "CartPole-v1": Training(
+        "train --env CartPole-v1 --reward environment --seed {seed} --out runs/arm steps=25 normalise=false evaluate_every=5",
+        {"PPO": "runs/arm"},
+        "eval/return",
+        6,
+    ),
     "densegrpo": system("densegrpo", "densegrpo", "eval/reward", "lr=1.2e-2", 6),
 }
 
