@@ -529,7 +529,7 @@ def lines(told: dict[str, Any]) -> list[str]:
     if m:
         rate, chunks, shares = m["pairs_a_second"], m["ratio_of_chunks"], m["shares"]
         verdict = f"{m['pairs']:,} generated pairs, {shares['plain']:.0%} of them plain numbers, {shares['right']:.0%} right; "
-        verdict += f"{shares['fast']:.0%} were decided without math-verify, and {len(m['disagreements'])} differently from it."
+        verdict += f"{shares['fast']:.0%} were decided without its parser, and {len(m['disagreements'])} differently from it."
         out += [
             "| checking mathematics | pairs a second | times math-verify |",
             "|---|---|---|",

@@ -28,7 +28,7 @@ def test_generated_pairs_get_math_verifys_verdict():
         assert fast in (None, alone), (said, gold)
         assert by_guerdon(said, gold) == alone, (said, gold)
         found.update(fast=fast is not None, right=alone, plain=kind in {f.__name__ for f in PLAIN})
-    assert found["fast"] > 0.85 * 200
+    assert found["fast"] > 0.95 * 200
     assert 0.35 * 200 < found["right"] < 0.65 * 200
     assert found["plain"] < 100
 
@@ -114,6 +114,7 @@ ODD = [  # (gold, completion, math-verify's verdict): where it departs from math
     ("$4$", "\\boxed{4} is the final answer is 5", False),
     ("$\\sin x$", "\\boxed{\\sin x}", True),
     ("$12.5$", "it is 12.5%", True),
+    ("$x\\ne 2$", "$x\\ne 3$", False),
     ("$5$", "\\boxed{5\\%\\}", False),
 ]
 
