@@ -75,7 +75,7 @@ def same_by_math_verify(completion: str, answer: str) -> float:
 @lru_cache(maxsize=4096)
 def _stated_by_math_verify(said: str, answer: str) -> float | None:
     """``same_by_math_verify`` on what was stated; None if that can't be parsed, when it looks elsewhere in the completion."""
-    if "\\boxed" in said or said.endswith("\\"):
+    if "\\boxed" in said or "answer" in said.casefold() or said.endswith("\\"):  # of which its patterns would see a part
         return None
     parsed = _parse(f"$${said}$$", extraction_config=[_library().as_it_is])
     return None if not parsed or isinstance(parsed[0], str) else _verified(_parsed_gold(answer), parsed)
@@ -695,7 +695,9 @@ def _same_rounded(gold: Value, said: Value) -> bool | None:
         if not exact.decimals and x is not None and x.denominator == 1:
             return False if gold.terms != said.terms else True if other.form == "decimal" else None
     g, s = _rounded(gold.terms), _rounded(said.terms)
-    return None if g is None or s is None else g == s
+    if g is None or s is None or (g == s and gold.terms != said.terms and str(abs(g)).strip("0") == "1"):
+        return None  # 0.0999999 is rounded to fewer digits than 0.1 has
+    return g == s
 
 
 def _same_scientific(gold: Value, said: Value) -> bool | None:

@@ -96,6 +96,7 @@ ODD = [  # (gold, completion, math-verify's verdict): where it departs from math
     ("$2$", "\\boxed{2, 2}", True),
     ("$3$", "$1\\cdot 3, 3$", True),
     ("$27$", "$27.0000001$", False),
+    ("$0.1$", "$0.0999999$", False),
     ("$27.0$", "$27.0000001$", True),
     ("$100\\%$", "$1.0000001$", False),
     ("$x=0$", "$x-0=0$", False),
@@ -114,6 +115,7 @@ ODD = [  # (gold, completion, math-verify's verdict): where it departs from math
     ("$4$", "\\boxed{4} is the final answer is 5", False),
     ("$\\sin x$", "\\boxed{\\sin x}", True),
     ("$12.5$", "it is 12.5%", True),
+    ("$\\frac{8}{6}$", "\\boxed{\\text{answer: }\\frac{8}{6}}", False),
     ("$x\\ne 2$", "$x\\ne 3$", False),
     ("$5$", "\\boxed{5\\%\\}", False),
 ]
