@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""What the ``math`` reward computes for one item: math-verify's verdict, most often without math-verify.
+r"""What the ``math`` reward computes for one item: math-verify's verdict, most often without its parser and sympy.
 
-    stated    the part of a text that math-verify would read: the last box, the last dollars, a number at the end
+    stated    the part of a text that math-verify would read, in its spelling: its own patterns and normalisation find it
     read      what that part means, exactly: numbers, surds, polynomials, equations, tuples, sets, intervals, matrices, words
     compared  whether math-verify calls two such meanings equal
 
@@ -15,10 +15,10 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
 STANDALONE = True  # the worker pool may run this file without the package around it
@@ -56,21 +56,11 @@ def plain_verdict(completion: str, answer: str) -> bool | None:
 @lru_cache(maxsize=4096)
 def verdict_on(said: str, answer: str) -> bool | None:
     """``plain_verdict`` on what a completion states; the completions of a group often state the same."""
-    gold = stated(answer) or _bare(answer)
-    if gold is None:
-        return None
+    gold = _stated_gold(answer)
+    if not gold or said in ("", gold):  # math-verify compares spellings as well
+        return said == gold if gold else None
     g, s = read(gold), read(said)
-    if g is not None and said == "":
-        return False
-    if g is None or s is None:
-        return None
-    return True if _spelt(gold) == _spelt(said) else compared(g, s)
-
-
-def _spelt(latex: str) -> str:
-    """The same text for ways to write that math-verify can't tell apart."""
-    latex = re.sub(r"\s*\\(?:cdot|times)\s*", r"\\times ", latex.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac"))
-    return re.sub(r"\^\{(\d)\}", r"^\1", latex)
+    return None if g is None or s is None else compared(g, s)
 
 
 # ---- math-verify
@@ -85,7 +75,9 @@ def same_by_math_verify(completion: str, answer: str) -> float:
 @lru_cache(maxsize=4096)
 def _stated_by_math_verify(said: str, answer: str) -> float | None:
     """``same_by_math_verify`` on what was stated; None if that can't be parsed, when it looks elsewhere in the completion."""
-    parsed = _parse(f"\\boxed{{{said}}}")
+    if "\\boxed" in said or "answer" in said.casefold() or said.endswith("\\"):  # of which its patterns would see a part
+        return None
+    parsed = _parse(f"$${said}$$", extraction_config=[_library().as_it_is])
     return None if not parsed or isinstance(parsed[0], str) else _verified(_parsed_gold(answer), parsed)
 
 
@@ -98,7 +90,7 @@ def _verified(gold: Sequence[Any], said: Sequence[Any]) -> float:
             try:
                 if verify(g, s, timeout_seconds=None, raise_on_error=True):
                     return 1.0
-            except (TypeError, ValueError, AttributeError, NotImplementedError, ArithmeticError, RecursionError) as error:
+            except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RuntimeError) as error:
                 broken = error  # another pair may still agree
     if broken is not None:
         raise broken
@@ -114,17 +106,40 @@ def _parsed_gold(answer: str) -> Sequence[Any]:
 
 
 def _parse(text: str, **settings: Any) -> list[Any]:
-    found: list[Any] = _parser()(text, parsing_timeout=None, **settings)
+    found: list[Any] = _library().parse(text, parsing_timeout=None, **settings)
     return found
 
 
+class _Library(NamedTuple):
+    """Of math-verify: ``patterns`` in its order, those of one priority together, and whether they need an answer or a box."""
+
+    parse: Any
+    as_it_is: Any
+    patterns: list[list[tuple[re.Pattern[str], bool, bool]]]
+    normalised: Any
+    settings: dict[bool, Any]
+
+
 @lru_cache(maxsize=1)
-def _parser() -> Callable[..., list[Any]]:
-    from math_verify import parse
+def _library() -> _Library:
+    from dataclasses import replace
+
+    from latex2sympy2_extended.math_normalization import NormalizationConfig, normalize_latex
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
+    from math_verify.parser import get_extraction_regexes
 
     for name in ("math_verify.parser", "math_verify.grader"):
         logging.getLogger(name).setLevel(logging.ERROR)  # it warns that the limits are off
-    return parse
+    latex = LatexExtractionConfig()
+    every = [x for patterns, _ in get_extraction_regexes([latex, ExprExtractionConfig()]) for x in patterns]
+    ordered = groupby(sorted(every, key=lambda x: x[1]), key=lambda x: x[1])
+    return _Library(
+        parse,
+        LatexExtractionConfig(normalization_config=NormalizationConfig(basic_latex=False, boxed="none")),
+        [[(p, "answer" in p.pattern, "boxed{" in p.pattern) for p, _ in group] for _, group in ordered],
+        normalize_latex,
+        {False: latex.normalization_config, True: replace(latex.normalization_config, boxed="last")},
+    )
 
 
 WARM_UP = {"same_math": lambda: same_by_math_verify("$x$", "$x$")}
@@ -135,120 +150,76 @@ WARM_UP = {"same_math": lambda: same_by_math_verify("$x$", "$x$")}
 
 _TAIL = re.compile(r"\s*(?:\$\$?|\\\]|\\\))?[^%$\\{}\[\]]*")  # the end of the surrounding mathematics, and prose
 _PER_CENT = re.compile(r"percent|pct", re.IGNORECASE)
-_JOINS = re.compile(r"\s*(?:,?\s*(?:and|or)|,)?\s*")  # between dollars: math-verify makes one list of both
-_DISPLAY = re.compile(r"\\\[(?:[^$\\]|\\(?!\]))*\\\]")
-_SEPARATES = re.compile(r"\b(?:and|or)\b|[,;]")
-_NUMBER = r"-?(?:0|[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,11})(?:\.\d{1,9})?"
-_AT_END = re.compile(rf"(?:^|[A-Za-z:=]\s+)({_NUMBER}\.?|-?[1-9]\d{{0,8}}/[1-9]\d{{0,8}})\s*$", re.ASCII)
-_BARE_FRACTION = re.compile(r"-?\\frac\{\d+\}\{\d+\}")
-_SEEN = re.compile(  # a number or sum after a space or =, a fraction of two numbers, brackets with space around them
-    r"(?:^|[\s=])(?:\*\*)?(?:[^\w\s(\\{]?-?\.?\d|-?\(-?\d[\d.\s+\-*×/^()÷]*[+\-*×/^()÷])"
-    r"|\\frac\{-?\d+(?:[.,]\d+)?\}\{-?\d|\s\[[^\n\]\[]+\]\s"
-)
-_LONE_FRACTION = re.compile(r"(-?\\frac\{\d+\}\{\d+\})\.?\s*$", re.ASCII)
-_LONE = re.compile(r"(?:^|[\s=])(-?(?:0|[1-9]\d{0,8})(?:\.\d{1,5})?)(?=[A-OQ-Za-oq-z\\]|\)?$)", re.ASCII)
+_FRACTION = re.compile(r"-?[1-9]\d{0,8}/[1-9]\d{0,8}", re.ASCII)
 
 
 def stated(text: str) -> str | None:
-    r"""The part of ``text`` that math-verify would read, "" if it finds nothing there, None if that is not certain.
+    r"""The part of ``text`` that math-verify would read, in its spelling; "" if it finds nothing, None if that is not certain.
 
-    >>> stated(r"We get $x=3$, so \boxed{\frac{3}{4}}."), stated("so $x = 3$."), stated("The answer is 42.")
+    >>> stated(r"We get $x=3$, so \boxed{\dfrac34}."), stated("so $x = 3$ m."), stated("The answer is 42.")
     ('\\frac{3}{4}', 'x = 3', '42')
-    >>> stated(r"\boxed{3} or \boxed{4}")  # it takes both
+    >>> stated(r"\boxed{3} or \boxed{4}"), stated(r"$3$ or $4$")  # it takes both
+    ('3,4', None)
     """
-    if "\\fbox" in text:
+    box = _only_box(text)
+    if box is not None:
+        return _normalised(box) or None
+    found = _found(text)
+    if found is None:
+        return ""
+    groups = {name: x for name, x in found.groupdict().items() if x}
+    if any(name.endswith("percent") for name in groups):
         return None
-    box = text.find("\\boxed")
-    if box >= 0 and "}" in text[box + 8 :]:
-        return _boxed(text)
-    text = text.replace("\\boxed", "")  # empty or never closed: not a box to math-verify
-    if _BARE_FRACTION.fullmatch(text):
-        return text
-    if "$" in text:
-        return _in_dollars(text)
-    return (_at_end(text) or _lone_number(text)) if _seen_bare(text) else ""
+    if "expr" in groups:
+        x = groups["expr"].strip()
+        return x if _FRACTION.fullmatch(x) else None
+    latex = [name for name in groups if "_latex" in name]
+    if not latex:
+        whole, part = ("".join(x for name, x in groups.items() if name.startswith(kind)) for kind in ("integer", "decimal"))
+        number = (re.sub("[ ,]", "", whole).lstrip("0") or "0") + part.replace(",", ".")
+        return number if number.isascii() else None
+    return _normalised(groups[latex[0]], latex[0] == "first_latexBoxed") or None if len(latex) == 1 else None
 
 
-def _boxed(text: str) -> str | None:
-    start, depth = text.rfind("\\boxed"), 0
-    if not text.startswith("\\boxed{", start):
+@lru_cache(maxsize=4096)
+def _stated_gold(answer: str) -> str | None:
+    said = stated(answer)
+    return stated(f"${answer}$") if said == "" else said  # bare LaTeX isn't seen as such
+
+
+@lru_cache(maxsize=4096)
+def _normalised(latex: str, boxed: bool = False) -> str:
+    return str(_library().normalised(latex, _library().settings[boxed]))
+
+
+def _found(text: str) -> re.Match[str] | None:
+    """Of the first patterns of math-verify that match at all, the match that ends last, then the longest."""
+    answer, box = "answer" in text.casefold(), "\\boxed" in text
+    for patterns in _library().patterns:
+        matches = [m for p, for_answer, for_box in patterns if answer >= for_answer and box >= for_box for m in p.finditer(text)]
+        if matches:
+            return max(matches, key=lambda m: (m.end(), -m.start()))
+    return None
+
+
+def _only_box(text: str) -> str | None:
+    """What is in the one box of ``text``, None if math-verify may look elsewhere or take it apart."""
+    before, _, rest = text.partition("\\boxed{")
+    if not rest or "\\boxed" in before or "\\boxed" in rest or "\\fbox" in text:
         return None
-    for end in range(start + 6, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[end], 0)
+    depth = 1
+    for brace in re.finditer("[{}]", rest):
+        depth += 1 if brace[0] == "{" else -1
         if depth == 0:
             break
     else:
         return None
-    tail, lower = text[end + 1 :], text.lower()
+    inside, tail, folded = rest[: brace.start()].strip(), rest[brace.end() :], text.casefold()
+    if not inside or "$" in inside.replace("\\$", "") or "\\)" in inside or "\\]" in inside:
+        return None
     if not _TAIL.fullmatch(tail) or _PER_CENT.search(tail):
         return None
-    if "final answer" in lower and ("i hope" in lower or any(c.isdigit() for c in tail)):
-        return None
-    if "\\boxed" in text[:start] and not _alone(text[:start].rstrip()):
-        return None
-    inside = text[start + 7 : end].strip()
-    return None if not inside or "$" in inside.replace("\\$", "") else inside
-
-
-def _alone(before: str) -> bool:
-    """Whether the boxes in ``before`` are neither near the last one nor in the same mathematics: those are read as well."""
-    between = before[before.rfind("\\boxed") :].partition("}")[2]
-    after = between[between.rfind("}") + 1 :]
-    before = before.removesuffix("$$").removesuffix("$").removesuffix("\\[").removesuffix("\\(")
-    same = "\\boxed" in before.rpartition("\n")[2] or "$$" in before or before.count("\\[") != before.count("\\]")
-    return not same and (len(after) >= 70 or (len(after) >= 10 and not _SEPARATES.search(between)))
-
-
-def _in_dollars(text: str) -> str | None:
-    text = _DISPLAY.sub("\0", text)
-    outside, inside = (parts := text.split("$"))[::2], parts[1::2]
-    tail = outside[-1]
-    if len(parts) % 2 == 0 or not all(inside) or any("\n" in x for x in inside) or inside[-1].endswith("\\"):
-        return None
-    if any("\\" in x or "[" in x or x[-1:].isdigit() for x in outside):  # other mathematics, or a $ that opens nothing
-        return None
-    if _PER_CENT.search(tail) or "%" in tail or any(c.isdigit() for c in tail):
-        return None
-    if "\0" in text or len(inside) > 1:
-        between = outside[-2].rpartition("\0")[2]
-        if _JOINS.fullmatch(between) or _PER_CENT.match(between.lstrip()) or "%" in between:
-            return None
-    return inside[-1].strip() if _answered_by(text, outside[-2]) else None
-
-
-def _answered_by(text: str, before: str) -> bool:
-    """Whether the word "answer", after which math-verify looks first, is not there or just before what is stated."""
-    count = text.lower().count("answer")
-    if count == 0:
-        return True
-    after = before.lower().rpartition("answer")
-    return count == 1 and bool(after[1]) and len(after[2]) <= 40 and not any(c.isdigit() or c in "=\n" for c in after[2])
-
-
-def _at_end(text: str) -> str | None:
-    found = _AT_END.search(text)
-    if found is None or "\\" in text or "[" in text or not _answered_by(text, text[: found.start(1)]):
-        return None
-    return found[1].removesuffix(".")
-
-
-def _lone_number(text: str) -> str | None:
-    """The number of a text in which math-verify would see only one, as the 17 of 17\\pi without dollars."""
-    seen = list(_SEEN.finditer(text))
-    if len(seen) != 1 or "\\(" in text or "\\[" in text:
-        return None
-    found = _LONE.match(text, seen[0].start()) or _LONE_FRACTION.search(text)
-    return found[1] if found and _answered_by(text, text[: found.start(1)].removesuffix("=")) else None
-
-
-def _bare(answer: str) -> str | None:
-    """A gold answer in LaTeX of which math-verify makes nothing unless it is put between dollars; None if that is not certain."""
-    return None if "$" in answer or _seen_bare(answer) else answer.strip() or None
-
-
-def _seen_bare(text: str) -> bool:
-    """Whether a text without dollars and boxes may hold anything that math-verify takes for mathematics."""
-    return "\\(" in text or "\\[" in text or _SEEN.search(text) is not None
+    return None if "final answer" in folded and ("i hope" in folded or any(c.isdigit() for c in tail)) else inside
 
 
 # ---- numbers, surds and polynomials: {(what is under the root, ((variable, power), ...)): coefficient}
@@ -362,28 +333,29 @@ class Word(NamedTuple):
 
 Meaning = Value | Many | Equation | Word
 
-_LETTERS = "abknpqruvwxyz"  # of which no unit of math-verify is made but ab
 _TOKEN = re.compile(
-    rf"\s*(?:(?P<number>{_NUMBER[2:]}(?![\d.]))|(?P<letter>[{_LETTERS}])|(?P<command>\\(?:[dt]?frac|sqrt|pi|cdot|times|infty)(?![a-zA-Z]))"
-    r"|(?P<sign>\\[{}]|[-+*/^(){}\[\],=]))",
+    r"\s*(?:(?P<number>(?:0|[1-9]\d{0,11})(?:\.\d{1,9})?(?![\d.]))|(?P<letter>[a-cf-hj-zA-DF-HJ-Z])"
+    r"|(?P<command>\\(?:frac|sqrt|pi|cdot|times|infty)(?![a-zA-Z]))|(?P<sign>\\[{}]|[-+*/^(){}\[\],=]))",
     re.ASCII,
 )
-_UNIT = re.compile(r"(?<=[\w}])\s*\\text\s*\{\s*(?!and\b|or\b|percent|pct|inf)[a-z. ]+\}(?:\^\d|\^\{\d\})?$")
-_WORD = re.compile(r"\\text\{\(?([A-Za-z][A-Za-z ]*)\)?\}|([A-D])")
-_NO_WORDS = re.compile(r"\b(?:d|(?i:and|or|e|i|pi|percent(?:age)?|pct))\b|(?i:inf|sqrt)")
+_WORD = re.compile(r"\\(?:text|mbox)\{\(?([A-Za-z][A-Za-z ]*)\)?\}|([A-H])")
+_NO_WORDS = re.compile(r"\b(?:d|(?i:i|pi|gamma))\b")  # of which sympy or the grammar makes something else
 _MATRIX = re.compile(r"\\begin\{([pb]matrix)\}(.*)\\end\{\1\}", re.DOTALL)
-_LEFT_RIGHT = re.compile(r"\\(?:left|right)(?=[()\[\]]|\\[{}])")
+_THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?", re.ASCII)
+_PERCENT = re.compile(r"((?:0|[1-9]\d{0,11})(?:\.\d{1,9})?)\s?\\?%", re.ASCII)
+_SPACE = re.compile(r"\\(?:[,:;]|q?quad(?![a-zA-Z]))")
+_DEGREES = re.compile(r"(?<=\d)\s*\^(?:\\circ|\{\\circ\})(?=\s*(?:$|[-+,)\]]))")
 
 
 @lru_cache(maxsize=16384)
 def read(latex: str) -> Meaning | None:
-    r"""What a piece of LaTeX means to math-verify, None if that is not certain.
+    r"""What a piece of LaTeX in math-verify's spelling means to math-verify, None if that is not certain.
 
     >>> read("42"), read(r"\text{yes}"), read(r"\int x")
     (Value(terms={(1, ()): Fraction(42, 1)}, form='integer', decimals=False), Word(name='yes'), None)
     """
     try:
-        return _read(latex.strip())
+        return _read(latex)
     except _Unsure:
         return None
 
@@ -394,29 +366,27 @@ def _read(text: str) -> Meaning:
         if _NO_WORDS.search(text):
             raise _Unsure
         return Word((word[1] or word[2]).replace(" ", "").lower())
-    text = _LEFT_RIGHT.sub("", text).replace("{,}", ",").replace("\\!", "")
+    if _THOUSANDS.fullmatch(text):
+        if text.startswith("0"):  # a decimal comma
+            raise _Unsure
+        return _value(text.replace(",", ""))
     matrix = _MATRIX.fullmatch(text)
     if matrix:
         rows = [[_value(cell) for cell in row.split("&")] for row in matrix[2].split("\\\\")]
         if len({len(row) for row in rows}) != 1:
             raise _Unsure
         return Many("matrix", tuple(x for row in rows for x in row), len(rows[0]))
-    text = _UNIT.sub("", text).removeprefix("\\$")
-    text = re.sub(r"(?<=\d)\^(?:\\circ|\{\\circ\})$", "", text)
-    if text.endswith("\\%"):
-        x = _value(text[:-2])
-        if x.form not in ("integer", "decimal"):
-            raise _Unsure
+    percent = _PERCENT.fullmatch(text)
+    if percent:
+        x = _value(percent[1])
         return Value(x.terms, "percent", x.form == "decimal")
-    if text == "0.5":  # math-verify reads this one as a fraction
-        return Value(_constant(Fraction(1, 2)))
-    if re.search(r"ab|\d\s+\d", text):
+    text = _DEGREES.sub("", _SPACE.sub(" ", text))
+    if re.search(r"\d\s+[\d.]", text):
         raise _Unsure
     if "=" in text:
         left, _, right = text.partition("=")
         return Equation(_value(left), _value(right))
-    reader = _Reader(text)
-    return reader.collection()
+    return _Reader(text).collection()
 
 
 def _value(text: str) -> Value:
@@ -449,8 +419,6 @@ class _Reader:
             found = _TOKEN.match(text, at)
             if found is None or found.lastgroup is None:
                 raise _Unsure
-            if "," in found[0] and found.lastgroup == "number" and found[0] != text.removeprefix("-"):
-                raise _Unsure  # 1,234 is a number, (1,234) may be two
             self.tokens.append((found.lastgroup, found[found.lastgroup]))
             at = found.end()
         self.tokens.append(("end", ""))
@@ -516,44 +484,43 @@ class _Reader:
             x = self.factors()
             form = x.form if x.form in ("integer", "decimal", "infinity") else "expression"
             return Value(_times(_constant(-1), x.terms), form, x.decimals) if sign == "-" else x
-        total, fraction = self.factor()
+        total, _ = self.factor()
         while self.next == "(" or (self.tokens[self.at][0] in ("letter", "command") and self.next not in ("\\cdot", "\\times")):
-            x, fraction = self.factor()
-            if _rational(x.terms) is not None and _rational(total.terms) is not None:
-                return self.mixed(total, x, fraction)
+            x, kind = self.factor()
+            if kind and _rational(x.terms) is not None and _rational(total.terms) is not None:
+                return self.mixed(total, x, kind)
             total = Value(_times(total.terms, x.terms), decimals=total.decimals or x.decimals)
         if self.tokens[self.at][0] == "number":
             raise _Unsure
         return total
 
-    def mixed(self, whole: Value, x: Value, fraction: bool) -> Value:
-        """2\\frac{1}{2} is 5/2; any other two numbers side by side are left to math-verify."""
+    def mixed(self, whole: Value, x: Value, kind: str) -> Value:
+        """2\\frac{1}{2} is 5/2; any other two rational numbers side by side are left to math-verify."""
         last = self.next in ("", "+", "-", ",", ")", "]", "}", "\\}", "=")
-        if not (fraction and last and whole.form == "integer") or not 0 < (_rational(x.terms) or 0) < 1:
+        if not (kind == "fraction" and last and whole.form == "integer") or not 0 < (_rational(x.terms) or 0) < 1:
             raise _Unsure
         return Value(_plus(whole.terms, x.terms))
 
-    def factor(self) -> tuple[Value, bool]:
-        """A factor with its power, and whether it is a fraction of two integers."""
+    def factor(self) -> tuple[Value, str]:
+        """A factor with its power, and what it is: a fraction of two integers, a number to sympy, a name or something else."""
         kind, text = self.tokens[self.at]
         self.at += 1
-        fraction = False
         if kind == "number":
-            x = Fraction(text.replace(",", ""))
-            value = Value(_constant(x), "decimal" if "." in text else "integer", "." in text)
+            value, kind = Value(_constant(Fraction(text)), "decimal" if "." in text else "integer", "." in text), "number"
         elif kind == "letter":
-            value = Value({(1, ((text, 1),)): Fraction(1)}, "symbol")
+            value, kind = Value({(1, ((text.lower(), 1),)): Fraction(1)}, "symbol"), "name"
         elif text in (_PI, _INFINITY):
             value = Value({(1, ((text, 1),)): Fraction(1)}, "infinity" if text == _INFINITY else "expression")
-        elif text.endswith("frac"):
+            kind = "name"
+        elif text == "\\frac":
             above, below = self.argument(), self.argument()
-            fraction = above.form == below.form == "integer"
+            kind = "fraction" if above.form == below.form == "integer" else ""
             value = Value(_times(above.terms, _inverse(below.terms)), decimals=above.decimals or below.decimals)
         elif text == "\\sqrt":
-            inside = self.argument()
+            inside, kind = self.argument(), ""
             value = Value(_root(inside.terms), decimals=inside.decimals)
         elif text == "(":
-            value = self.sum()
+            value, kind = self.sum(), "number"
             self.take(")")
         else:
             raise _Unsure
@@ -563,25 +530,20 @@ class _Reader:
             power = _rational(n.terms)
             if n.form != "integer" or power is None:
                 raise _Unsure
-            return Value(_power(value.terms, int(power)), decimals=value.decimals), False
-        return value, fraction
+            value, kind = Value(_power(value.terms, int(power)), decimals=value.decimals), kind if kind == "name" else ""
+        if kind == "name" and self.next == "(" and self.tokens[self.at + 2][1] in (")", "^"):
+            raise _Unsure  # the value of a function
+        return value, kind
 
     def argument(self) -> Value:
-        """What stands in braces, or one digit or letter."""
+        """What stands in braces, or a number."""
         if self.next == "{":
             self.at += 1
             value = self.sum()
             self.take("}")
             return value
-        kind, text = self.tokens[self.at]
-        if kind == "number" and len(text) == 2 and text.isdigit() and self.tokens[self.at - 1][1].endswith("frac"):
-            self.tokens[self.at : self.at + 1] = [("number", text[0]), ("number", text[1])]  # \frac12
-        if kind not in ("number", "letter") or len(self.next) > 1:
-            raise _Unsure
-        return self.factor()[0] if self.tokens[self.at + 1][1] != "^" else self._refuse()
-
-    def _refuse(self) -> Value:
-        raise _Unsure
+        text = self.take("number")
+        return Value(_constant(Fraction(text)), "decimal" if "." in text else "integer", "." in text)
 
 
 def _collected(brackets: str, items: list[Value]) -> Many:
@@ -592,6 +554,9 @@ def _collected(brackets: str, items: list[Value]) -> Many:
     ):
         raise _Unsure
     if brackets == "\\{\\}":
+        items.sort(key=lambda x: _float(x.terms))
+        if any(_float(b.terms) - _float(a.terms) < 1e-5 for a, b in pairwise(items)):
+            raise _Unsure  # it may keep one of them
         return Many("set", tuple(items))
     if endless:
         return Many(brackets, tuple(items))
@@ -635,10 +600,10 @@ def compared(gold: Meaning, said: Meaning) -> bool | None:
     if isinstance(gold, Word) and isinstance(said, Word):
         return gold == said
     one = gold if isinstance(gold, Value) else said if isinstance(said, Value) else None
-    if one is None or not _is_constant(one.terms) or "matrix" in (getattr(gold, "kind", ""), getattr(said, "kind", "")):
+    if one is None or not _is_constant(one.terms):
         return None
     many = gold if isinstance(gold, Many) else said
-    return None if isinstance(many, Many) and len(many.items) == 1 else False
+    return None if isinstance(many, Many) and many.kind != "matrix" and len(many.items) == 1 else False
 
 
 def _same_equation(gold: Equation, said: Equation) -> bool | None:
@@ -650,7 +615,7 @@ def _same_equation(gold: Equation, said: Equation) -> bool | None:
         return None
     g, s = (_plus(e.left.terms, _times(_constant(-1), e.right.terms)) for e in (gold, said))
     if g in (s, _times(_constant(-1), s)):
-        return True if g else None
+        return True if len(g) > 1 else None  # x = 0 is compared as text
     return False if _linear(g) and _linear(s) and not _proportional(g, s) else None
 
 
@@ -685,7 +650,7 @@ def _same_value(gold: Value, said: Value) -> bool | None:
         return _same_scientific(gold, said)
     if "decimal" in forms:
         plain = all(x.form == "decimal" or not x.decimals for x in (gold, said))
-        return _same_rounded(gold.terms, said.terms) if plain else _apart(gold.terms, said.terms)
+        return _same_rounded(gold, said) if plain else _apart(gold.terms, said.terms)
     if gold.decimals or said.decimals:
         return _apart(gold.terms, said.terms)
     return True if gold.terms == said.terms else _distinct(gold.terms, said.terms)
@@ -723,9 +688,16 @@ def _rounded(a: Terms) -> int | None:
     return None if abs(scaled) > 10**15 or abs(scaled - near) > Fraction(499, 1000) else near
 
 
-def _same_rounded(a: Terms, b: Terms) -> bool | None:
-    x, y = _rounded(a), _rounded(b)
-    return None if x is None or y is None else x == y
+def _same_rounded(gold: Value, said: Value) -> bool | None:
+    """Whether two constants, one of them a decimal, agree to six places; with an integer, which sympy doesn't round, exactly."""
+    for exact, other in ((gold, said), (said, gold)):
+        x = _rational(exact.terms)
+        if not exact.decimals and x is not None and x.denominator == 1:
+            return False if gold.terms != said.terms else True if other.form == "decimal" else None
+    g, s = _rounded(gold.terms), _rounded(said.terms)
+    if g is None or s is None or (g == s and gold.terms != said.terms and str(abs(g)).strip("0") == "1"):
+        return None  # 0.0999999 is rounded to fewer digits than 0.1 has
+    return g == s
 
 
 def _same_scientific(gold: Value, said: Value) -> bool | None:
@@ -733,7 +705,7 @@ def _same_scientific(gold: Value, said: Value) -> bool | None:
         return True if gold == said else _apart(gold.terms, said.terms)
     number, other = (gold, said) if gold.form == "scientific" else (said, gold)
     if other.form == "decimal":
-        return _same_rounded(gold.terms, said.terms)
+        return _same_rounded(gold, said)
     if number.terms != other.terms:
         return _apart(number.terms, other.terms)
     return True if other.form == "integer" else None
@@ -746,8 +718,8 @@ def _same_percent(gold: Value, said: Value) -> bool | None:
     if gold.decimals or said.decimals:
         if any(v.decimals and v.form not in ("percent", "decimal") for v in (gold, said)):
             return None
-        hundredths = [v / 100 if w.form == "percent" else v for v, w in ((x, gold), (y, said))]
-        return _same_rounded(_constant(hundredths[0]), _constant(hundredths[1]))
+        hundredths = [w._replace(terms=_constant(v / 100)) if w.form == "percent" else w for v, w in ((x, gold), (y, said))]
+        return _same_rounded(*hundredths)
     if gold.form == said.form:
         return x == y
     part, y, other = (x, y, said) if gold.form == "percent" else (y, x, gold)
@@ -763,12 +735,6 @@ def _same_many(gold: Many, said: Many) -> bool | None:
         return gold.width == said.width and _all(gold.items, said.items)
     if len(gold.items) != len(said.items):
         return False
-    if gold.kind == said.kind == "set":
-        ordered = [sorted(x.items, key=lambda v: _float(v.terms)) for x in (gold, said)]
-        for items in ordered:
-            if any(_float(b.terms) - _float(a.terms) < 1e-5 for a, b in pairwise(items)):
-                return None
-        return _all(*ordered)
     if gold.kind == said.kind:
         return _all(gold.items, said.items)
     if "set" in (gold.kind, said.kind):
