@@ -60,7 +60,7 @@ TRAINED = {
         "eval/return",
         6,
     ),
-    "densegrpo": system("densegrpo", "densegrpo", "eval/reward", "lr=1.2e-2", 6),
+    "densegrpo": system("densegrpo", "densegrpo", "eval/reward", "", 6),
 }
 
 
