@@ -48,6 +48,7 @@ class Model(BaseHTTPRequestHandler):
     """Scores an answer by how often it has the letter `a`, after the time that is in the address."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def do_POST(self) -> None:
         prompt = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][0]["content"]
@@ -212,7 +213,7 @@ def lines(told: dict[str, Any]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("run").add_argument("--rounds", type=int, default=5)
+    commands.add_parser("run").add_argument("--rounds", type=int, default=15)
     commands.add_parser("page")
     commands.add_parser("serve")
     options = parser.parse_args()

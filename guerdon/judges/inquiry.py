@@ -14,6 +14,7 @@ from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, NamedTuple
 
 from guerdon.judges.asking import only_model
+from guerdon.judges.posting import lines
 
 if TYPE_CHECKING:
     from guerdon.judges.judging import Item, Judge, Verdict
@@ -96,12 +97,13 @@ class Inquiry:
 
     def _answer(self) -> None:
         """What a thread does: one request after another, until there are none."""
-        while (request := self._next()) is not None:
-            asked = {k: self.items[k] for k in request.keys}
-            try:
-                request.verdicts.set_result(self.judge.answers(asked, self.model, self.secret, self._stop))
-            except BaseException as error:  # noqa: BLE001 - raised again where the verdicts are waited for
-                request.verdicts.set_exception(error)
+        with lines():
+            while (request := self._next()) is not None:
+                asked = {k: self.items[k] for k in request.keys}
+                try:
+                    request.verdicts.set_result(self.judge.answers(asked, self.model, self.secret, self._stop))
+                except BaseException as error:  # noqa: BLE001 - raised again where the verdicts are waited for
+                    request.verdicts.set_exception(error)
 
     def _next(self) -> Request | None:
         with self._lock:

@@ -6,12 +6,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
+from statistics import median
 from string import Template
 from threading import Event
 from typing import Any, NamedTuple
@@ -26,6 +29,9 @@ from guerdon.judges.tally import Tally
 from guerdon.scores import Status
 
 _READER = hashlib.sha256(Path(verdicts.__file__).read_bytes()).hexdigest()
+
+SLOW = 0.02
+"""Seconds a request: from here on a judge is asked while the policy still samples."""
 
 Item = Mapping[str, Any]
 """What the judge is shown of one thing: JSON values by name."""
@@ -49,6 +55,7 @@ class Judge:
     cache     file of verdicts; "": none
     tally     counts what happens
     begun     by process: what was begun and not yet scored
+    took      seconds of the latest requests
     """
 
     endpoint: Endpoint
@@ -58,6 +65,7 @@ class Judge:
     cache: str = ""
     tally: Tally = field(default_factory=Tally)
     begun: dict[int, Inquiry] = field(default_factory=dict, init=False, repr=False)
+    took: deque[float] = field(default_factory=lambda: deque(maxlen=64), init=False, repr=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.together, bool) or not isinstance(self.together, int) or self.together < 1:
@@ -71,11 +79,20 @@ class Judge:
     def begin(self, items: Sequence[Item]) -> None:
         """Start asking, in the background, about items that ``verdicts`` will be asked for next.
 
-        What can't be begun (no key, no server, no cache) is left to ``verdicts``, which meets it too and says so.
+        What can't be begun (no key, no server, no cache) is left to ``verdicts``, which meets it too and says so. So are items
+        of a judge that is ``quick``.
         """
-        if items:
+        if items and not self.quick:
             with suppress(InputError):
                 self.inquiry().add(items)
+
+    @property
+    def quick(self) -> bool:
+        """Whether it answers sooner than it pays to ask it early: the asking takes the processor from what it overlaps with.
+
+        Not with several items a request: which of them share one must not depend on a clock.
+        """
+        return self.together == 1 and len(self.took) > 0 and median(self.took) < SLOW
 
     def inquiry(self) -> Inquiry:
         """What was begun in this process and not yet scored, or a new one."""
@@ -106,7 +123,9 @@ class Judge:
 
     def answers(self, items: Mapping[str, Item], model: str, secret: str, stop: Event) -> dict[str, Verdict]:
         """The verdicts of one request about items by key."""
+        start = time.monotonic()
         reply = ask(self.endpoint, model, secret, self.question(list(items), items), stop)
+        self.took.append(time.monotonic() - start)
         return self._settled(list(items), reply, model)
 
     def question(self, keys: Sequence[str], items: Mapping[str, Item]) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -31,9 +32,16 @@ def cache_of(model: Any, steps: int) -> Any:
             return self._shown()
 
         def batch_select_indices(self, indices: Tensor) -> None:
-            if self.buffers:
+            if not self.buffers:
+                return
+            if len(indices) > len(self.buffers[0]):
                 self.buffers = [x[indices] for x in self.buffers]
-                self._shown()
+            else:  # only rows that change their place are copied
+                moved = (indices != torch.arange(len(indices), device=indices.device)).nonzero()[:, 0]
+                for x in self.buffers:
+                    x[moved, :, : self.seen] = x[indices[moved], :, : self.seen]
+                self.buffers = [x[: len(indices)] for x in self.buffers]
+            self._shown()
 
         def _shown(self) -> tuple[Tensor, Tensor]:
             keys, values = (x[:, :, : self.seen] for x in self.buffers)

@@ -41,6 +41,7 @@ CONTEXTS = [Context(p, p) for p in PROMPTS]
 @pytest.fixture(autouse=True)
 def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(judging, "SLOW", 0.0)
 
 
 def grade(items: list[dict], _: int = 1) -> str:
@@ -257,6 +258,22 @@ def test_an_equal_judge_in_an_expression_is_begun_once() -> None:
         r.score(row("a", "b"))
         assert len(server.requests) == 4
     assert no_thread_is_left()
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_a_judge_that_answers_quickly_is_asked_when_all_is_drawn(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for one whose requests hold several items: what shares a request must not depend on a clock."""
+    with serving(grade) as server:
+        for make, answers in ((judge, 2), (judge_wins, 2)) if together == 1 else ((judge, 2),):
+            r = make(server.url, model="m", together=together)
+            asker = r.judge if make is judge else r.pairs.judge
+            for slow, begun in ((0.0, True), (60.0, together == 2)):
+                monkeypatch.setattr(judging, "SLOW", slow)
+                server.script = grade if make is judge else longer
+                rollouts = Rollouts.from_text(["p"] * answers, ["a", "aaa"], group=[0] * answers)
+                r.begin(rollouts)
+                assert bool(asker.begun) == begun
+                assert bool(r.score(rollouts).total.ok.all()) and not asker.begun
 
 
 def test_no_more_requests_are_in_flight_than_allowed() -> None:
