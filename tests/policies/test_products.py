@@ -26,10 +26,12 @@ def test_a_product_is_the_exact_one_up_to_rounding(rounded, layout):
     assert 1e-4 < error < 1e-2 if rounded else error < 2e-6
 
 
+@pytest.mark.parametrize("two_turns", [False, True])
 @pytest.mark.parametrize("kind", [Linear, RoundedLinear])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("rows", [1, 7, products.PART + 3])
-def test_a_layers_values_and_gradients_are_those_of_pytorchs_own(kind, bias, rows):
+def test_a_layers_values_and_gradients_are_those_of_pytorchs_own(kind, bias, rows, two_turns, monkeypatch):
+    monkeypatch.setattr(products, "takes_two_turns", lambda: two_turns)
     torch.manual_seed(0)
     plain = nn.Linear(12, 5, bias=bias)
     ours = copy.deepcopy(plain)
