@@ -22,6 +22,13 @@ def about(*packages: str) -> dict[str, str]:
     return {"date": time.strftime("%Y-%m-%d"), "machine": machine, **{p: version(p) for p in packages}}
 
 
+def processor() -> str:
+    """What this machine computes with, as precisely as it says."""
+    lines = [line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line]
+    told = {k.strip(): v.strip() for k, v in reversed(lines)}
+    return f"{told['model name']}, family {told['cpu family']}, model {told['model']}"
+
+
 def said(told: Mapping[str, str]) -> str:
     """``about`` as a line."""
     versions = ", ".join(f"{k} {v}" for k, v in told.items() if k not in ("date", "machine"))
