@@ -101,6 +101,7 @@ def lines(told: dict[str, Any]) -> list[str]:
         f"| quickstart, {len(SEEDS)} seeds of three arms with their report | {q['whole']:.0f} | |",
         "",
         f"Processes of their own, medians of {len(alone)}; the quickstart once, with everything installed.",
+        f"The arms begin where its supervised start ends: the first of those after {q['points'][0][0]:.0f} s.",
         "",
         said(told["about"]),
     ]
