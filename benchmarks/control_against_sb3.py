@@ -10,7 +10,6 @@ Each training run ends in greedy episodes from the same starts, played by the sa
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from reporting import about, put, read, said, write
+from reporting import about, command_line, put, read, said, write
 
 from guerdon.policies.acting import Acted
 from guerdon.recipes.control import recipe
@@ -270,15 +269,13 @@ def speed_lines(s: Mapping[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser, commands = command_line(__doc__)
     fast = commands.add_parser("speed")
     fast.add_argument("--rounds", type=int, default=5)
     fast.add_argument("--batches", type=int, default=20)
     good = commands.add_parser("quality")
     good.add_argument("tasks", nargs="*", metavar="TASK", help=", ".join(TASKS))
     good.add_argument("--seeds", type=int, nargs="*", default=list(SEEDS))
-    commands.add_parser("page")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.command == "speed":

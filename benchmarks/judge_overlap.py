@@ -10,7 +10,6 @@ can't be shorter than its longer half: the limit is max(sampling, judging) + the
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import subprocess
@@ -23,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from reporting import about, put, read, said, write
+from reporting import about, command_line, put, read, said, write
 
 RESULTS = Path(__file__).parent / "results" / "judge_overlap.json"
 PROMPTS, SAMPLES, NEW = 32, 8, 64
@@ -211,10 +210,8 @@ def lines(told: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser, commands = command_line(__doc__)
     commands.add_parser("run").add_argument("--rounds", type=int, default=15)
-    commands.add_parser("page")
     commands.add_parser("serve")
     options = parser.parse_args()
     if options.command == "run":

@@ -11,7 +11,6 @@ of its forms; the others miss it by a sign, by one, by a variable, or say someth
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import random
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import reporting
-from reporting import about, put, read, write
+from reporting import about, command_line, put, read, write
 
 RESULTS = Path(__file__).parent / "results" / "math_speed.json"
 GROUP = 8
@@ -557,8 +556,7 @@ def lines(told: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser, commands = command_line(__doc__)
     one = commands.add_parser("math")
     one.add_argument("--pairs", type=int, default=5200)
     one.add_argument("--seed", type=int, default=0)
@@ -566,7 +564,6 @@ def main() -> None:
     two.add_argument("--rounds", type=int, default=5)
     two.add_argument("--batches", type=int, default=10)
     commands.add_parser("relabel").add_argument("--rounds", type=int, default=5)
-    commands.add_parser("page")
     options = vars(parser.parse_args())
     if options["command"] == "page":
         put("rewards", __file__, lines(read(RESULTS)))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every comparison of docs/performance.md, one after another on a machine that should be idle, then the page.
 
-python benchmarks/run.py [NAME ...]     all, or some of: control, text, memory, mathematics, terms, relabel, judges, start-up
+python benchmarks/run.py [NAME ...]     all, or some of RUNS: control, text, half, memory, mathematics, ...
 python benchmarks/run.py page           the page alone, from the stored results
 """
 
@@ -17,6 +17,7 @@ ONE = {"OMP_NUM_THREADS": "1"}
 RUNS: dict[str, tuple[list[str], dict[str, str]]] = {
     "control": (["control_against_sb3.py", "speed"], ONE),
     "text": (["text_against_trl.py", "speed", "--threads", "2"], {}),
+    "half": (["text_against_trl.py", "half"], {}),
     "memory": (["text_against_trl.py", "memory"], {}),
     "mathematics": (["math_against_math_verify.py", "math"], ONE),
     "terms": (["math_against_math_verify.py", "terms"], ONE),

@@ -10,7 +10,6 @@ how long it was the same, and the ends say whether the parting was more than noi
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import math
@@ -23,7 +22,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from reporting import about, put, read, said, write
+from reporting import about, command_line, put, read, said, write
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -90,13 +89,21 @@ def curves(tree: Path, training: Training, seed: int) -> dict[str, list[float]]:
     return found
 
 
+def short(revision: str) -> str:
+    done = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", revision], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
 def run(revision: str, names: Sequence[str]) -> None:
-    short = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", revision], check=True, capture_output=True, text=True)
-    before = short.stdout.strip()
-    stored = read(RESULTS)
+    before, stored = short(revision), read(RESULTS)
     if stored.get("before", before) != before:
         raise SystemExit(f"{RESULTS}: holds curves of {stored['before']}, not of {before}; delete it first.")
-    stored = {"about": about("guerdon", "torch"), "before": before, "curves": stored.get("curves", {})}
+    stored = {
+        "about": about("guerdon", "torch"),
+        "before": before,
+        "after": stored.get("after", []),
+        "curves": stored.get("curves", {}),
+    }
     with tree_of(revision) as old:
         for name in names or TRAINED:
             for seed in range(TRAINED[name].seeds):
@@ -104,6 +111,8 @@ def run(revision: str, names: Sequence[str]) -> None:
                     here = stored["curves"].setdefault(name, {}).setdefault(str(seed), {})
                     if when not in here:
                         here[when] = curves(tree, TRAINED[name], seed)
+                        if when == "after":
+                            stored["after"] = sorted({*stored["after"], short("HEAD")})
                         print(name, seed, when, {arm: round(curve[-1], 4) for arm, curve in here[when].items()}, flush=True)
                         write(RESULTS, stored)
 
@@ -139,9 +148,9 @@ def lines(told: dict[str, Any]) -> list[str]:
     return [
         "## The same curves",
         "",
-        f"Trainings by revision {told['before']} and by this one, seed by seed, one thread. The random numbers of a row are its",
-        "own, so both draw the same until rounding, which training amplifies, tips a first draw the other way. From there the",
-        "curves are two samples of one thing, and the differences of their ends should be noise around 0.",
+        f"Trainings by revision {told['before']} and by {', '.join(told['after'])}, seed by seed, one thread. The random numbers",
+        "of a row are its own, so both draw the same until rounding, which training amplifies, tips a first draw the other way.",
+        "From there the curves are two samples of one thing, and the differences of their ends should be noise around 0.",
         "",
         f"| training, arm | seeds | evaluations the same to {CLOSE:g} | end before | end now | difference (95 %) |",
         "|---|---|---|---|---|---|",
@@ -152,12 +161,10 @@ def lines(told: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser, commands = command_line(__doc__)
     train = commands.add_parser("run")
     train.add_argument("revision")
     train.add_argument("what", nargs="*", metavar="WHAT", help=", ".join(TRAINED))
-    commands.add_parser("page")
     options = parser.parse_args()
     if options.command == "run":
         run(options.revision, options.what)

@@ -7,7 +7,6 @@ python benchmarks/start_up.py page     its part of docs/performance.md, from the
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -19,7 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from reporting import about, put, read, said, write
+from reporting import about, command_line, put, read, said, write
 
 RESULTS = Path(__file__).parent / "results" / "start_up.json"
 MAIN = "from guerdon.cli import main; raise SystemExit(main())"
@@ -108,10 +107,8 @@ def lines(told: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser, commands = command_line(__doc__)
     commands.add_parser("run").add_argument("--rounds", type=int, default=9)
-    commands.add_parser("page")
     options = parser.parse_args()
     if options.command == "run":
         write(RESULTS, {"about": about("guerdon", "torch"), "processes": processes(options.rounds), "quickstart": quickstart()})

@@ -13,7 +13,6 @@ each of its own, so both meet the same neighbours on the machine. Before that, b
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -23,12 +22,13 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from reporting import about, processor, put, read, said, write
+from reporting import about, command_line, processor, put, read, said, write
 from torch import Tensor
 
 from guerdon.credit import group_relative
@@ -275,24 +275,26 @@ def speed(cases: Sequence[str], steps: int) -> None:
 
 def parts_of(ours: Ours, steps: int = 5) -> dict[str, float]:
     """Median seconds of a step's sampling and update and, of both, in the products of linear layers where those are ours."""
-    plain, spent = products.product, [0.0]
+    plain, spent = {name: getattr(products._Product, name) for name in ("forward", "backward")}, [0.0]
 
-    def timed(a: Tensor, b: Tensor) -> Tensor:
+    def timed(name: str, *given: Any) -> Any:
         start = time.perf_counter()
-        out = plain(a, b)
+        out = plain[name](*given)
         spent[0] += time.perf_counter() - start
         return out
 
     found = []
-    products.product = timed
     try:
+        for name in plain:
+            setattr(products._Product, name, staticmethod(partial(timed, name)))
         for _ in range(steps):
             spent[0] = 0.0
             ours.step()
             laps = json.loads((ours.directory / "metrics.jsonl").read_text().splitlines()[-1])
             found.append([laps["time/sample"], laps["time/update"], spent[0]])
     finally:
-        products.product = plain
+        for name, method in plain.items():
+            setattr(products._Product, name, staticmethod(method))
     return dict(zip(("sampling", "update", "products"), np.median(found, 0).round(4).tolist(), strict=True))
 
 
@@ -477,7 +479,7 @@ def lines_of(name: str, told: dict[str, Any]) -> list[str]:
             cells = [f"{a:.2f} s", f"{b:.2f} s", *ratios, f"{floor}, {aim}", share, f"{b / r['least']:.1f} times"]
             out.append(f"| {name} | {r['threads']} | {' | '.join(cells)} |")
             if r["ratio"][1] < aim and "parts" in r:
-                missed += [why_missed(name.partition(",")[0], floor if r["ratio"][1] < floor else 0, aim, a, b, r), ""]
+                missed += [why_missed(case, name.partition(",")[0], floor if r["ratio"][1] < floor else 0, aim, a, b, r), ""]
     out += ["", *missed]
     if r := told.get("memory", {}).get("grpo"):
         most = [r[k]["MiB at most"] for k in ("guerdon", "trl")]
@@ -501,14 +503,14 @@ def lines_of(name: str, told: dict[str, Any]) -> list[str]:
     return [*out, "", said(told["about"])]
 
 
-def why_missed(name: str, floor: float, aim: float, ours: float, theirs: float, r: dict[str, Any]) -> str:
+def why_missed(case: str, name: str, floor: float, aim: float, ours: float, theirs: float, r: dict[str, Any]) -> str:
     """What stands between a step and its aim, and its ``floor``, 0 if that is met."""
     part, which = r["parts"], f"its floor of {floor} times and its aim of {aim}" if floor else f"its aim of {aim} times"
+    sampled = f", and in {part['sampling']:.2f} s of sampling the calls of {NEW} small steps" if case == "grpo" else ""
     return filled(f"""{name} misses {which}, a step of {theirs / aim:.2f} s: {r["least"] * aim / theirs:.0%} of the
         limit of {r["least"]:.2f} s. Of the step {part["products"]:.2f} s are products of linear layers, which at the peak would
         take that limit. The other {ours - part["products"]:.2f} s are attention, norms, activations, the softmax over the
-        vocabulary and the optimiser, which memory bounds, and the calls of {NEW} small steps of sampling. Sampling takes
-        {part["sampling"]:.2f} s, the update {part["update"]:.2f} s.""")
+        vocabulary and the optimiser, which memory bounds{sampled}.""")
 
 
 def filled(text: str) -> str:
@@ -528,8 +530,7 @@ def store(kind: str, case: str, value: Any) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser, commands = command_line(__doc__)
     fast = commands.add_parser("speed")
     fast.add_argument("cases", nargs="*", default=["grpo", "dpo", "reward"])
     fast.add_argument("--steps", type=int, default=20)
@@ -539,7 +540,6 @@ def main() -> None:
     rounded.add_argument("--seeds", type=int, default=3)
     rounded.add_argument("--steps", type=int, default=30)
     rounded.add_argument("--threads", type=int, default=2)
-    commands.add_parser("page")
     one = commands.add_parser("peak")
     one.add_argument("case")
     one.add_argument("who")

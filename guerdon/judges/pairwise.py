@@ -42,9 +42,9 @@ class PairJudge:
 
     def begin(self, rollouts: Rollouts) -> None:
         """Start asking, in the background, about the rows and those begun before, each with each of its group, in both orders."""
-        shown = items_of(rollouts, [(n, 0) for n in range(len(rollouts))], self.reference)
         if self.judge.quick:
             return
+        shown = items_of(rollouts, [(n, 0) for n in range(len(rollouts))], self.reference)
         with suppress(InputError):  # of a judge that cannot be asked, which `verdicts` meets too and says so
             begun = self.judge.inquiry()
             for group, b in zip(rollouts.group.tolist(), shown, strict=True):

@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import io
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -51,7 +52,7 @@ def send(url: str, body: bytes | None, headers: Mapping[str, str], seconds: floa
     parts, end, kept = urlsplit(url), time.monotonic() + seconds, getattr(_HERE, "lines", {})
     try:
         if (line := kept.pop(parts[:2], None)) is not None:
-            with contextlib.suppress(ConnectionError):  # the server has closed it since; it is asked anew
+            with contextlib.suppress(ConnectionError, ssl.SSLError):  # the server has closed it since; it is asked anew
                 return line.ask(parts.path, body, headers, end, kept)
         return _Line(parts, end).ask(parts.path, body, headers, end, kept)
     except (OSError, http.client.HTTPException) as error:

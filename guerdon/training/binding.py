@@ -50,10 +50,16 @@ def bind(part: Part, *fetched: str, **settings: Any) -> Part:
     return bound
 
 
-def name_of(part: Part) -> str:
-    """The name of the function inside any number of partials."""
+def function_in(part: Part) -> Part:
+    """The function inside any number of partials."""
     while isinstance(part, functools.partial):
         part = part.func
+    return part
+
+
+def name_of(part: Part) -> str:
+    """The name of the function inside."""
+    part = function_in(part)
     return getattr(part, "__name__", type(part).__name__)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from guerdon.errors import InputError
 from guerdon.objectives.loss import Loss
-from guerdon.training.binding import name_of, needs_of
+from guerdon.training.binding import function_in, name_of, needs_of
 from guerdon.training.recipe import Term
 
 
@@ -51,10 +51,7 @@ class Gradient:
 
 def _writes(term: Term) -> frozenset[str]:
     """The inputs by which the term's slope is written out; none where the reduction's is not."""
-    objective = term.objective
-    while isinstance(objective, functools.partial):
-        objective = objective.func
-    return getattr(objective, "slopes", frozenset()) if term.reduction.slope is not None else frozenset()
+    return getattr(function_in(term.objective), "slopes", frozenset()) if term.reduction.slope is not None else frozenset()
 
 
 def _slope(term: Term, loss: Loss) -> Mapping[str, Tensor]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -67,6 +68,24 @@ def test_a_server_that_hung_up_in_the_meantime_is_asked_anew(server: str) -> Non
             assert said(f"{server}/last", b"%d" % n) == b"%d" % n
             time.sleep(0.05)
     assert Talkative.connections == 3
+
+
+@pytest.mark.parametrize("error", [ssl.SSLEOFError, ConnectionResetError])
+def test_a_kept_connection_that_breaks_is_given_up(server: str, error: type[OSError], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new one that breaks is an error: nothing is asked a third time."""
+
+    def broken(self: posting._Line, *_: object) -> None:
+        self.close()
+        raise error("gone")
+
+    with lines():
+        assert said(f"{server}/a", b"x") == b"x"
+        kept = posting._HERE.lines[("http", server.partition("//")[2])]
+        monkeypatch.setattr(kept, "ask", broken.__get__(kept))
+        assert said(f"{server}/a", b"y") == b"y" and Talkative.connections == 2
+        monkeypatch.setattr(posting._Line, "ask", broken)
+        with pytest.raises(Unreachable, match=error.__name__):
+            said(f"{server}/a", b"z")
 
 
 def test_a_kept_connection_has_each_requests_own_time(server: str) -> None:
