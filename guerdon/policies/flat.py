@@ -7,6 +7,7 @@ Norms, projections and the rest of a layer see M tokens and nothing else; only a
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -14,7 +15,10 @@ from torch import Tensor
 from torch.nn.functional import embedding, scaled_dot_product_attention
 
 from guerdon.policies.attention import NotOffered, attention_by_layout, takes_layouts
+from guerdon.policies.generation import generate
+from guerdon.policies.known_outputs import KnownOutputs
 from guerdon.policies.token_batch import TokenBatch
+from guerdon.protocols import Sampling
 
 
 class FlatRow:
@@ -22,28 +26,30 @@ class FlatRow:
 
     ids, position [1, M]; at [N, L]: where in the row the tokens of each of the batch's rows are, 0 for padding on the right;
     back [M]: one place in ``at`` of each token; predicts [number of steps taken]: the tokens that predict them
+
+    The order of the tokens is that in which they are ``known`` where they all are, else row by row.
     """
 
-    def __init__(self, batch: TokenBatch) -> None:
-        device = batch.ids.device
-        before = batch.before
-        unique = {c: k for k, c in enumerate(dict.fromkeys(map(tuple, batch.contexts)))}
-        which = torch.tensor([unique[tuple(c)] for c in batch.contexts], device=device)
-        size = torch.tensor([len(c) for c in unique], device=device)
-        start = size.cumsum(0) - size
-        read = torch.zeros_like(before).scatter_reduce(0, batch.row, batch.step, "amax")  # the last token taken predicts nothing
-        begin = int(size.sum()) + read.cumsum(0) - read
-        column = torch.arange(batch.ids.shape[1], device=device)
-        in_context = column < before[:, None]
-        at = torch.where(in_context, start[which, None] + column, begin[:, None] + column - before[:, None])
-        there = column < (before + read)[:, None]
-        self.at = torch.where(there, at, 0)
+    def __init__(self, batch: TokenBatch, known: KnownOutputs | None = None) -> None:
+        device, column = batch.ids.device, torch.arange(batch.ids.shape[1], device=batch.ids.device)
+        read = torch.zeros_like(batch.before).scatter_reduce(0, batch.row, batch.step, "amax")  # the last taken predicts nothing
+        there = column < (batch.before + read)[:, None]
+        at = None if known is None else known.places(batch, read)
+        self.known = None if at is None else known
+        at = torch.where(there, _row_by_row(batch, read, column) if at is None else at, 0)
+        self.used = torch.zeros(self.known.seen if self.known else int(at.max()) + 1, dtype=torch.bool, device=device)
+        self.used[at[there]] = True
+        self.at = torch.where(there, (self.used.cumsum(0) - 1)[at], 0)
         places = there.flatten().nonzero()[:, 0]
-        self.back = torch.zeros(int(size.sum() + read.sum()), dtype=torch.long, device=device)
-        self.back[at.flatten()[places]] = places
+        self.back = torch.zeros(int(self.used.sum()), dtype=torch.long, device=device)
+        self.back[self.at.flatten()[places]] = places
         self.ids = batch.ids.flatten()[self.back][None]
         self.position = (self.back % batch.ids.shape[1])[None]
         self.predicts = self.at[batch.row, batch.column]
+
+    def reading(self) -> contextlib.AbstractContextManager[None]:
+        """Within it the model reads the row."""
+        return self.known.answering(self.used) if self.known else contextlib.nullcontext()
 
     def rows(self, x: Tensor) -> Tensor:
         """[N, h, L, d] of [1, h, M, d]."""
@@ -61,16 +67,26 @@ class FlatRow:
         return self.row(scaled_dot_product_attention(self.rows(query), key, value, is_causal=True, scale=scale))
 
 
-def flat_hidden_states(model: Any, batch: TokenBatch) -> Tensor:
+def _row_by_row(batch: TokenBatch, read: Tensor, column: Tensor) -> Tensor:
+    """[N, L] places of the tokens in a row of every different context and then of ``read`` [N] actions of each row."""
+    unique = {c: k for k, c in enumerate(dict.fromkeys(map(tuple, batch.contexts)))}
+    which = torch.tensor([unique[tuple(c)] for c in batch.contexts], device=column.device)
+    size = torch.tensor([len(c) for c in unique], device=column.device)
+    of_context = (size.cumsum(0) - size)[which, None]
+    of_actions = (size.sum() + read.cumsum(0) - read - batch.before)[:, None]
+    return column + torch.where(column < batch.before[:, None], of_context, of_actions)
+
+
+def flat_hidden_states(model: Any, batch: TokenBatch, known: KnownOutputs | None = None) -> Tensor:
     """[steps taken, D] last hidden states of ``model.base_model`` from which the steps are predicted, with gradient."""
-    flat = FlatRow(batch)
-    with attention_by_layout(model):
+    flat = FlatRow(batch, known)
+    with attention_by_layout(model), flat.reading():
         states = model.base_model(input_ids=flat.ids, position_ids=flat.position, layout=flat, use_cache=False).last_hidden_state
     return states[0][flat.predicts]
 
 
-def padded_hidden_states(model: Any, batch: TokenBatch) -> Tensor:
-    """The same with every row read whole, padding and all."""
+def padded_hidden_states(model: Any, batch: TokenBatch, known: KnownOutputs | None = None) -> Tensor:
+    """The same with every row read whole, padding and all; nothing is ``known`` of such rows."""
     return model.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state[batch.row, batch.column]
 
 
@@ -93,3 +109,17 @@ def reads_flat(model: Any) -> bool:
         return False
     tolerance = 1e-3 if padded.dtype.itemsize >= 4 else 5e-2
     return torch.allclose(flat, padded, rtol=tolerance, atol=tolerance * float(padded.abs().max()))
+
+
+@torch.no_grad()
+def answers_known(model: Any, known: KnownOutputs) -> bool:
+    """Whether ``model`` says the same of a flat row where its layers' outputs are ``known`` from sampling. It is asked too."""
+    vocabulary, device = model.config.get_text_config().vocab_size, next(model.parameters()).device
+    contexts = [[1 % vocabulary], [1 % vocabulary], [3 % vocabulary, 2 % vocabulary]]
+    uniform, limit = torch.linspace(0, 0.99, 9).view(3, 3), torch.tensor([1, 3, 3])
+    drawn = generate(model, contexts, uniform, Sampling(3), ends=(), limit=limit, known=known)
+    batch = TokenBatch.of(contexts, drawn.token, torch.arange(3, device=device) < drawn.length[:, None], device)
+    if FlatRow(batch, known).known is None:
+        return False
+    found, plain = (flat_hidden_states(model, batch, k) for k in (known, None))
+    return torch.allclose(found, plain, rtol=1e-3, atol=1e-3 * float(plain.abs().max()))

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from guerdon.policies.known_outputs import KnownOutputs
 from guerdon.policies.shared_contexts import Reading
 from guerdon.policies.token_distribution import draw, kept_tokens, statistics
 from guerdon.protocols import Sampling
@@ -51,6 +52,7 @@ def generate(
     limit: Tensor,
     stops: Callable[[list[int]], bool] | None = None,
     share: bool = False,
+    known: KnownOutputs | None = None,
     ready: Callable[[list[int], Drawn], None] | None = None,
 ) -> Drawn:
     """Continue every context; row n draws with ``uniform`` [N, T]. It stops at a token of ``ends``, when ``stops`` (told
@@ -71,7 +73,7 @@ def generate(
 
     live = torch.arange(n, device=device)
     last_only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
-    reading = Reading(model, lambda **inputs: model(**inputs, **last_only).logits, contexts, steps, share)
+    reading = Reading(model, lambda **inputs: model(**inputs, **last_only).logits, contexts, steps, share, known)
     logits = reading.last
     log_prob = torch.zeros(n, steps, device=device, dtype=torch.promote_types(logits.dtype, torch.float32))
     for t in range(steps):
@@ -98,6 +100,10 @@ def generate(
             live, a = live[stay], a[stay]
             reading.keep(stay)
         logits = reading.read(a)
+        if known is not None:
+            known.took(live)
+    if known is not None:
+        known.end(contexts, token, length)
     steps = int(length.max())
     return Drawn(token[:, :steps], log_prob[:, :steps], length, ended, _gathered(kept_at, n) if kept_at else None)
 

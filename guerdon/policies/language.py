@@ -18,10 +18,11 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from guerdon.errors import CheckpointError, InputError
-from guerdon.policies.flat import flat_hidden_states, padded_hidden_states, reads_flat
+from guerdon.policies.flat import answers_known, flat_hidden_states, padded_hidden_states, reads_flat
 from guerdon.policies.generation import Drawn, generate, is_truncated
 from guerdon.policies.gradient_updater import GradientUpdater
 from guerdon.policies.head import LogitsOf, logits_from_hidden
+from guerdon.policies.known_outputs import KnownOutputs
 from guerdon.policies.loading import VALUE_HEAD, end_tokens, load_model, no_progress_bars, tiny_model
 from guerdon.policies.products import choose_products
 from guerdon.policies.shared_contexts import shares_contexts
@@ -44,6 +45,7 @@ class LanguagePolicy:
     value_head  adds a linear layer on the last hidden state: ``value`` of the state before each action
     products    "bfloat16" rounds the factors of every linear layer's product on a processor; the weights stay as they are
     chunk       how many logits may be in memory at once in ``evaluate``
+    remember    how many outputs of linear layers may be kept from sampling for the update (``KnownOutputs``), on a processor
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class LanguagePolicy:
         value_head: bool = False,
         products: str = "float32",
         chunk: int = 2**24,
+        remember: int = 2**26,
     ) -> None:
         if reference not in REFERENCES:
             raise InputError(f"LanguagePolicy: `reference` should be one of {', '.join(REFERENCES)}, got {reference!r}.")
@@ -76,6 +79,9 @@ class LanguagePolicy:
         self._logits_of = logits_from_hidden(self.inner)
         self._hidden_states = flat_hidden_states if self._logits_of and reads_flat(self.inner) else padded_hidden_states
         self._shares_contexts = shares_contexts(self.inner)
+        known = KnownOutputs(self.inner.base_model, remember)
+        flat = self._hidden_states is flat_hidden_states
+        self._known = known if flat and answers_known(self.inner, known) else None
         self._adds_bos = tokenizer.bos_token_id is not None and tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
         self.value_head: torch.nn.Linear | None = None
         if value_head:
@@ -212,8 +218,18 @@ class LanguagePolicy:
                 f"tokens in row {n}. Usual cause: a prompt for a model with longer context."
             )
         limit = room.clamp(max=uniform.shape[1])
-        stops, share = self._stops(sampling.stop), self._shares_contexts
-        return generate(self.inner, ids, uniform, sampling, ends=self.ends, limit=limit, stops=stops, share=share, ready=ready)
+        return generate(
+            self.inner,
+            ids,
+            uniform,
+            sampling,
+            ends=self.ends,
+            limit=limit,
+            stops=self._stops(sampling.stop),
+            share=self._shares_contexts,
+            known=self._known,
+            ready=ready,
+        )
 
     def _stops(self, stop: tuple[str, ...]) -> Callable[[list[int]], bool] | None:
         """Whether the end of a row's tokens holds one of the ``stop`` strings."""
@@ -321,7 +337,7 @@ class LanguagePolicy:
             batch.check_kept()
         flat: dict[str, Tensor] = {}
         if want - {"ref_log_prob"}:
-            flat |= self._flat(batch, want, self.inner, self._logits_of)
+            flat |= self._flat(batch, want, self.inner, self._logits_of, self._known)
         if "ref_log_prob" in want:
             with torch.no_grad(), self._frozen() as (model, logits_of):
                 flat["ref_log_prob"] = self._flat(batch, frozenset({"log_prob"}), model, logits_of)["log_prob"]
@@ -336,13 +352,15 @@ class LanguagePolicy:
             with self.model.disable_adapter():
                 yield self.inner, self._logits_of
 
-    def _flat(self, batch: TokenBatch, want: frozenset[str], model: Any, logits_of: LogitsOf | None) -> dict[str, Tensor]:
+    def _flat(
+        self, batch: TokenBatch, want: frozenset[str], model: Any, logits_of: LogitsOf | None, known: KnownOutputs | None = None
+    ) -> dict[str, Tensor]:
         """Outputs for the M steps taken, in row-major order; may hold more than is wanted."""
         flat: dict[str, Tensor] = {}
         if logits_of is None:
             flat = self._from_whole_logits(batch, want, model)
         else:
-            flat["hidden"] = self._hidden_states(model, batch)
+            flat["hidden"] = self._hidden_states(model, batch, known)
             if want & {"log_prob", "entropy"}:
                 flat |= statistics_in_chunks(
                     flat["hidden"],

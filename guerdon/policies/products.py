@@ -7,8 +7,11 @@ uses all of it and sums in float32 as well: the results differ in rounding alone
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -46,27 +49,34 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """``product``, its two gradients being products of the same kind; ``rounded``: of factors in bfloat16."""
+    """``product``, its two gradients being products of the same kind; ``rounded``: of factors in bfloat16; ``known``: its value,
+    where that need not be computed."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, rounded: bool) -> Tensor:
+    def forward(ctx: Any, a: Tensor, b: Tensor, rounded: bool, known: Tensor | None) -> Tensor:
         if rounded:
             a, b = a.bfloat16(), b.bfloat16()
         ctx.save_for_backward(a, b)
-        return product(a, b)
+        return product(a, b) if known is None else known
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        (a, b), (of_a, of_b, _) = ctx.saved_tensors, ctx.needs_input_grad
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        (a, b), (of_a, of_b, *_) = ctx.saved_tensors, ctx.needs_input_grad
         gradient, for_b = gradient.to(a.dtype), None
-        if of_b and takes_two_turns():
+        if of_b and (takes_two_turns() or not mkl_holds_back()):
             for_b = (gradient.t() @ a).float()
         elif of_b:
             # Transposed, a long batch does not fit the caches; a part of it does.
             parts = zip(gradient.split(PART), a.split(PART), strict=True)
             for_b = functools.reduce(Tensor.add_, (product(g.t(), x.t()) for g, x in parts))
-        return product(gradient, b.t()) if of_a else None, for_b, None
+        return product(gradient, b.t()) if of_a else None, for_b, None, None
+
+
+Hear = Callable[["Linear", Tensor], None]
+Answer = Callable[["Linear", int], Tensor | None]
+_hear: ContextVar[Hear | None] = ContextVar("hear", default=None)
+_answer: ContextVar[Answer | None] = ContextVar("answer", default=None)
 
 
 class Linear(torch.nn.Linear):
@@ -77,7 +87,10 @@ class Linear(torch.nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu" or x.dtype != torch.float32 or self.weight.dtype != torch.float32:
             return super().forward(x)
-        y = _Product.apply(x.reshape(-1, self.in_features), self.weight, self.rounded)
+        x_flat, hear, answer = x.reshape(-1, self.in_features), _hear.get(), _answer.get()
+        y = _Product.apply(x_flat, self.weight, self.rounded, answer and answer(self, len(x_flat)))
+        if hear is not None:
+            hear(self, y)
         y = y if self.bias is None else y + self.bias
         return y.view(*x.shape[:-1], self.out_features)
 
@@ -89,8 +102,27 @@ class RoundedLinear(Linear):
 
 
 def choose_products(model: torch.nn.Module, rounded: bool) -> None:
-    """Have ``model``'s linear layers use ``product`` where that is faster here, or where ``rounded`` asks for it."""
-    if rounded or mkl_holds_back():
-        for m in model.modules():
-            if type(m) in (torch.nn.Linear, Linear, RoundedLinear):
-                m.__class__ = RoundedLinear if rounded else Linear
+    """Have ``model``'s linear layers use ``product``, ``rounded`` or not."""
+    for m in model.modules():
+        if type(m) in (torch.nn.Linear, Linear, RoundedLinear):
+            m.__class__ = RoundedLinear if rounded else Linear
+
+
+@contextlib.contextmanager
+def heard_by(hear: Hear) -> Iterator[None]:
+    """Within it ``hear`` is told the product [rows, out_features] of every ``Linear`` layer."""
+    token = _hear.set(hear)
+    try:
+        yield
+    finally:
+        _hear.reset(token)
+
+
+@contextlib.contextmanager
+def answered_by(answer: Answer) -> Iterator[None]:
+    """Within it ``answer`` is asked for a ``Linear`` layer's product [rows, out_features] before it is computed."""
+    token = _answer.set(answer)
+    try:
+        yield
+    finally:
+        _answer.reset(token)

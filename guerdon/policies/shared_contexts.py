@@ -17,18 +17,26 @@ from torch import Tensor
 
 from guerdon.policies.attention import NotOffered, attention_by_layout, takes_layouts
 from guerdon.policies.cache import cache_of
+from guerdon.policies.known_outputs import KnownOutputs
 
 
 class Reading:
     """A model with its key-value cache over N left-padded contexts, to be read on from.
 
     ``output(**inputs)`` calls ``model`` and returns [n, k, D] for the k tokens it was given (or only the last of them);
-    ``steps``: how many more tokens will be read at most; ``share``: the rows of a context share its keys and values. ``last``
-    [N, D] is the output at the contexts' last tokens. Without gradient: keys and values are written in place.
+    ``steps``: how many more tokens will be read at most; ``share``: the rows of a context share its keys and values; ``known``
+    is told what is read. ``last`` [N, D] is the output at the contexts' last tokens. Without gradient: keys and values are
+    written in place.
     """
 
     def __init__(
-        self, model: Any, output: Callable[..., Tensor], contexts: Sequence[Sequence[int]], steps: int, share: bool = False
+        self,
+        model: Any,
+        output: Callable[..., Tensor],
+        contexts: Sequence[Sequence[int]],
+        steps: int,
+        share: bool = False,
+        known: KnownOutputs | None = None,
     ) -> None:
         device = next(model.parameters()).device
         self.model, self.output = model, output
@@ -37,7 +45,9 @@ class Reading:
         self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         unique = {c: k for k, c in enumerate(dict.fromkeys(map(tuple, contexts)))}
         several = 2 * len(unique) <= len(contexts)
-        self.cache = cache_of(model, steps)
+        self.cache, self.known = cache_of(model, steps), known
+        if known is not None:
+            known.begin(list(unique), len(contexts), steps)
         self.shared: SharedContexts | None = None
         longest = max(map(len, unique))
         self.pad = torch.tensor([longest - len(c) for c in unique], device=device)
@@ -80,7 +90,8 @@ class Reading:
             where["position_ids"] = (slot[-token.shape[1] :] - self.pad[:, None]).clamp(0, self.last_position)
         if self.shared is not None:
             where["layout"] = self.shared
-        with attention_by_layout(self.model) if self.shared is not None else nullcontext():
+        layout = attention_by_layout(self.model) if self.shared is not None else nullcontext()
+        with layout, nullcontext() if self.known is None else self.known.listening():
             return self.output(input_ids=token, past_key_values=self.cache, use_cache=True, **where)[:, -1]
 
 

@@ -26,12 +26,14 @@ def test_a_product_is_the_exact_one_up_to_rounding(rounded, layout):
     assert 1e-4 < error < 1e-2 if rounded else error < 2e-6
 
 
+@pytest.mark.parametrize("held_back", [False, True])
 @pytest.mark.parametrize("two_turns", [False, True])
 @pytest.mark.parametrize("kind", [Linear, RoundedLinear])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("rows", [1, 7, products.PART + 3])
-def test_a_layers_values_and_gradients_are_those_of_pytorchs_own(kind, bias, rows, two_turns, monkeypatch):
+def test_a_layers_values_and_gradients_are_those_of_pytorchs_own(kind, bias, rows, two_turns, held_back, monkeypatch):
     monkeypatch.setattr(products, "takes_two_turns", lambda: two_turns)
+    monkeypatch.setattr(products, "mkl_holds_back", lambda: held_back)
     torch.manual_seed(0)
     plain = nn.Linear(12, 5, bias=bias)
     ours = copy.deepcopy(plain)
@@ -58,14 +60,11 @@ def test_only_float32_goes_another_way():
     assert torch.equal(layer(x), expected)
 
 
-def test_layers_are_chosen_where_it_helps_and_only_there(monkeypatch):
-    for helps in (True, False):
-        monkeypatch.setattr(products, "mkl_holds_back", lambda helps=helps: helps)
-        model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
-        choose_products(model, rounded=False)
-        assert type(model[0]) is (Linear if helps else nn.Linear)
-        choose_products(model, rounded=True)
-        assert type(model[0]) is RoundedLinear
+def test_linear_layers_are_replaced_and_nothing_else():
+    model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.Bilinear(2, 2, 2))
+    for rounded, kind in ((False, Linear), (True, RoundedLinear), (False, Linear)):
+        choose_products(model, rounded)
+        assert [type(m) for m in model] == [kind, nn.LayerNorm, nn.Bilinear]
 
 
 def test_bfloat16_products_keep_float32_weights_and_one_distribution():
