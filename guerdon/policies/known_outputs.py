@@ -41,7 +41,7 @@ class KnownOutputs:
 
     def __init__(self, backbone: torch.nn.Module, room: int) -> None:
         self.backbone, self.room = backbone, room
-        self.layers = [m for m in backbone.modules() if isinstance(m, Linear)]
+        self.layers = {m for m in backbone.modules() if isinstance(m, Linear)}
         self._forget()
 
     def _forget(self) -> None:
@@ -66,7 +66,7 @@ class KnownOutputs:
         longest = max(map(len, contexts))
         self.context = {c: longest * k + longest - len(c) for k, c in enumerate(contexts)}
         size = longest * len(contexts) + rows * steps
-        on_processor = self.layers and self.layers[0].weight.device.type == "cpu"
+        on_processor = {m.weight.device.type for m in self.layers} == {"cpu"}
         if on_processor and size * sum(m.out_features for m in self.layers) <= self.room:
             self.size, self.seen = size, longest * len(contexts)
             self.place = torch.zeros(rows, steps, dtype=torch.long)
@@ -77,7 +77,9 @@ class KnownOutputs:
         return heard_by(self._hear) if self.size else contextlib.nullcontext()
 
     def _hear(self, layer: Linear, output: Tensor) -> None:
-        """``output`` [k, out_features] of the next k tokens."""
+        """``output`` [k, out_features] of the next k tokens. Logits are not kept: there may be more of them than of all else."""
+        if layer not in self.layers:
+            return
         begin = self.filled.get(layer, 0)
         self.filled[layer] = end = begin + len(output)
         if layer not in self.outputs:

@@ -180,6 +180,7 @@ def test_a_batch_without_room_is_not_kept():
         p._known.room = room
         drawn(p)
         assert bool(p._known.outputs) == kept
+    assert sum(x.numel() for x in p._known.outputs.values()) == room  # the logits are not among them
 
 
 def test_a_layer_that_reads_a_token_twice_is_not_known():
