@@ -24,8 +24,8 @@ from guerdon.sampling.vector import Singles
 from guerdon.training.binding import bind
 from guerdon.training.evaluation import EVALUATION_SEED, Measured
 from guerdon.training.loop import episode_mean
+from guerdon.training.process import use_threads
 from guerdon.training.recipe import Recipe, Stage, Term
-from guerdon.training.workers import use_threads
 
 if TYPE_CHECKING:
     from guerdon.policies.actor_critic import ActorCritic

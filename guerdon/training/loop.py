@@ -28,6 +28,7 @@ from guerdon.training import checkpoint
 from guerdon.training.binding import Ingredients
 from guerdon.training.crediting import Crediting
 from guerdon.training.evolving import Told, evolve, load_state, state_of, why_stop
+from guerdon.training.process import keep_freed_memory
 from guerdon.training.recipe import Recipe, Stage
 from guerdon.training.scoring import score
 from guerdon.training.update import Update
@@ -58,6 +59,7 @@ def train(
 
     The trained policy is saved in ``directory/policy`` and, with an evaluation, the best one in ``directory/best``.
     """
+    keep_freed_memory()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)  # a policy may draw its first weights, a new adapter say, from the global generator
         policy = recipe.policy()

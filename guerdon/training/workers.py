@@ -15,6 +15,7 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any, Generic, TypeVar
 
 from guerdon.errors import GuerdonError
+from guerdon.training.process import use_threads
 
 Job = TypeVar("Job")
 Tell = Callable[[Any], None]
@@ -23,15 +24,6 @@ Tell = Callable[[Any], None]
 def cores() -> int:
     """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def use_threads(count: int) -> None:
-    """Let this process compute with ``count`` threads, PyTorch and NumPy alike: small sums wait for each other's threads."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    torch.set_num_threads(count)
-    threadpool_limits(count, user_api="blas")
 
 
 def run_jobs(jobs: Sequence[Job], work: Callable[[Job, Tell], None], ready: Callable[[Job], bool], told: Tell, most: int) -> None:
