@@ -45,18 +45,16 @@ class KnownOutputs:
         self._forget()
 
     def _forget(self) -> None:
-        self.size, self.stamp = 0, list[tuple[int, int]]()
-        self.outputs: dict[Linear, Tensor] = {}
-        self.filled: dict[Linear, int] = {}
+        self.listens, self.stamp = False, list[tuple[int, int]]()
+        self.outputs: dict[Linear, list[Tensor]] = {}
         self.context: dict[tuple[int, ...], int] = {}
         self.row: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
 
     def _stamp(self) -> list[tuple[int, int]]:
-        """Where every weight and output lies, and how often it has been written; and whether there is dropout.
+        """Where every weight lies, and how often it has been written; and whether there is dropout.
 
         Optimisers that are fused write without saying so; their steps are counted."""
-        tensors = (*self.backbone.parameters(), *self.outputs.values())
-        return [(x.data_ptr(), x._version) for x in tensors] + [(_steps.taken, self.backbone.training)]
+        return [(p.data_ptr(), p._version) for p in self.backbone.parameters()] + [(_steps.taken, self.backbone.training)]
 
     # ---- while a batch is drawn
 
@@ -68,34 +66,27 @@ class KnownOutputs:
         size = longest * len(contexts) + rows * steps
         on_processor = {m.weight.device.type for m in self.layers} == {"cpu"}
         if on_processor and size * sum(m.out_features for m in self.layers) <= self.room:
-            self.size, self.seen = size, longest * len(contexts)
+            self.listens, self.seen, self.steps = True, longest * len(contexts), 0
             self.place = torch.zeros(rows, steps, dtype=torch.long)
-            self.steps = 0
 
     def listening(self) -> contextlib.AbstractContextManager[None]:
         """Within it the model reads."""
-        return heard_by(self._hear) if self.size else contextlib.nullcontext()
+        return heard_by(self._hear) if self.listens else contextlib.nullcontext()
 
     def _hear(self, layer: Linear, output: Tensor) -> None:
         """``output`` [k, out_features] of the next k tokens. Logits are not kept: there may be more of them than of all else."""
-        if layer not in self.layers:
-            return
-        begin = self.filled.get(layer, 0)
-        self.filled[layer] = end = begin + len(output)
-        if layer not in self.outputs:
-            self.outputs[layer] = output.new_empty(self.size, layer.out_features)
-        if end <= self.size:
-            self.outputs[layer][begin:end] = output
+        if layer in self.layers:
+            self.outputs.setdefault(layer, []).append(output)
 
     def took(self, live: Tensor) -> None:
         """A token of each of the rows ``live`` was read."""
-        if self.size:
+        if self.listens:
             self.place[live, self.steps] = self.seen + torch.arange(len(live))
             self.seen, self.steps = self.seen + len(live), self.steps + 1
 
     def end(self, contexts: Sequence[Sequence[int]], token: Tensor, length: Tensor) -> None:
         """The rows are these. Nothing is known if a layer did not see every token once."""
-        if not self.size or any(self.filled.get(m) != self.seen for m in self.layers):
+        if not self.listens or any(sum(map(len, self.outputs.get(m, ()))) != self.seen for m in self.layers):
             return self._forget()
         for n, (c, ids, k) in enumerate(zip(map(tuple, contexts), token.tolist(), length.tolist(), strict=True)):
             self.row[c, tuple(ids[: k - 1])] = n  # the last token drawn is not read
@@ -127,7 +118,10 @@ class KnownOutputs:
         def answer(layer: Linear, rows: int) -> Tensor | None:
             if layer not in self.outputs or rows != count:
                 return None
-            known = self.outputs[layer][: self.seen]
-            return known if chosen is None else known.index_select(0, chosen)
+            if chosen is None:
+                return torch.cat(self.outputs[layer])
+            if len(self.outputs[layer]) > 1:
+                self.outputs[layer] = [torch.cat(self.outputs[layer])]
+            return self.outputs[layer][0].index_select(0, chosen)
 
         return answered_by(answer)
