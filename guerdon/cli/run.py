@@ -52,12 +52,16 @@ def execute(options: argparse.Namespace) -> None:
 
 def run(name: str, settings: Mapping[str, Any], out: Path, observe: Sequence[str] = ()) -> None:
     """Run, report, and say where to look."""
+    from guerdon.training import workers
+
+    finished = (out / "result.json").exists()
+    if not finished:
+        workers.start_server()  # before the imports here, which take as long
     from guerdon import recipes
     from guerdon.report import write_report
     from guerdon.training.observers import TensorBoard, Terminal, WandB
     from guerdon.training.run import run as run_directory
 
-    finished = (out / "result.json").exists()
     checkpoints = sorted(out.glob("checkpoint/step-*"))
     trackers = {"tensorboard": TensorBoard, "wandb": WandB}
     observers: list[Any] = [] if finished else [Terminal(), *(trackers[name]() for name in observe)]

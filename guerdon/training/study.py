@@ -91,19 +91,20 @@ def run_study(
 
 
 def _plan(study: Study, make: Make, recipe: str, arguments: Mapping[str, Any], out: Path) -> list[Job]:
-    """Starts first, then the arms seed by seed, so that the first seed's comparison is there early."""
+    """Seed by seed the start and then the arms, so that the first seed's comparison is there early."""
 
-    def start(seed: int) -> Path | None:
-        return out / f"{START}-s{seed}" if study.prepare else None
+    def of_seed(seed: int) -> list[Job]:
+        start = out / f"{START}-s{seed}" if study.prepare else None
+        first = [Job(make, recipe, arguments, START, seed, start, None)] if start else []
+        return first + [Job(make, recipe, arguments, a, seed, out / f"{a}-s{seed}", start) for a in study.arms]
 
-    starts = [Job(make, recipe, arguments, START, s, d, None) for s in study.seeds if (d := start(s))]
-    return starts + [Job(make, recipe, arguments, a, s, out / f"{a}-s{s}", start(s)) for s in study.seeds for a in study.arms]
+    return [job for seed in study.seeds for job in of_seed(seed)]
 
 
 def _to_do(study: Study, waiting: Sequence[Job]) -> dict[str, int]:
     """``runs`` that are not finished, starts not counted, and ``total_steps`` of one, the mean where arms differ."""
     jobs = [job for job in waiting if job.arm != START]
-    steps = {job.arm: job.recipe_of(study).total_steps for job in jobs}
+    steps = {arm: job.recipe_of(study).total_steps for arm, job in {job.arm: job for job in jobs}.items()}
     return {"runs": len(jobs), "total_steps": round(sum(steps[job.arm] for job in jobs) / max(len(jobs), 1))}
 
 

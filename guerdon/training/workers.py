@@ -11,6 +11,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing import connection as pipes
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any, Generic, TypeVar
 
@@ -60,6 +61,13 @@ def _hand_out(
             workers += free
         waiting.remove(job)
         free[0].give(job)
+
+
+def start_server() -> None:
+    """Have the imports that workers share done beside what this process does until it needs them; nothing on a single core."""
+    if sys.platform == "linux" and cores() > 1:
+        _context()
+        forkserver.ensure_running()
 
 
 class Worker(Generic[Job]):

@@ -6,6 +6,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +15,13 @@ from typing import Any
 
 import pytest
 
+from guerdon.cli.run import run as run_command
 from guerdon.errors import GuerdonError, InputError
 from guerdon.recipes import make
+from guerdon.training import workers
 from guerdon.training.run import run
-from guerdon.training.workers import run_jobs
+from guerdon.training.study import START, _plan
+from guerdon.training.workers import cores, run_jobs
 from tests.training.dying import LETTERS
 
 MANY = {"kind": "study", "steps": 12, "seeds": [0]}
@@ -101,6 +106,54 @@ def test_jobs_wait_until_they_are_ready_and_share_processes() -> None:
     assert [t[:2] for t in told[:2]] == [("first", "begins"), ("first", "ends")]
     assert sorted(t[0] for t in told if t[1] == "ends") == ["b", "c", "d", "first"]
     assert len({t[2] for t in told}) <= 2 and children() == []
+
+
+SERVED = """
+import os, sys
+from pathlib import Path
+from guerdon.training import workers
+
+def work(job, tell):
+    tell((os.getppid(), sorted(sys.modules)))
+
+if __name__ == "__main__":
+    before = set(sys.modules)
+    workers.start_server()
+    mine = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    servers = [int(p) for p in mine if "forkserver" in Path(f"/proc/{p}/cmdline").read_text()]
+    told = []
+    workers.run_jobs(["a"], work, lambda job: True, told.append, 1)
+    [(parent, modules)] = told
+    assert [parent] == servers, (parent, servers)
+    assert "torch._dynamo" in modules and "torch" not in before
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or cores() < 2, reason="workers are copied elsewhere, or there is one core")
+def test_a_server_that_was_started_early_is_the_one_that_workers_are_copied_from(tmp_path: Path) -> None:
+    (tmp_path / "served.py").write_text(SERVED)
+    subprocess.run([sys.executable, tmp_path / "served.py"], check=True)
+
+
+def test_a_run_starts_the_server_before_its_imports_and_a_finished_one_does_not(tmp_path: Path, monkeypatch) -> None:
+    class Asked(Exception):
+        pass
+
+    def ask() -> None:
+        raise Asked
+
+    monkeypatch.setattr(workers, "start_server", ask)
+    with pytest.raises(Asked):
+        run_command("no such recipe", {}, tmp_path)
+    (tmp_path / "result.json").write_text("{}")
+    with pytest.raises(InputError, match="no recipe named"):
+        run_command("no such recipe", {}, tmp_path)
+
+
+def test_the_first_seeds_arms_come_before_the_next_seeds_start(tmp_path: Path) -> None:
+    study = make(LETTERS, {**MANY, "seeds": [3, 5]})
+    planned = [(job.seed, job.arm) for job in _plan(study, make, LETTERS, {}, tmp_path)]
+    assert planned == [(s, a) for s in (3, 5) for a in (START, *study.arms)] and len(study.arms) == 2
 
 
 def test_an_error_ends_the_others() -> None:
