@@ -1,34 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
 import platform
+import resource
 import subprocess
 import sys
 
 import pytest
 
-STEPS = """
-import resource, torch
+FREED = """
+import ctypes, sys
 from guerdon.training import process
-{first}
-def step():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    tensors = [torch.ones({numbers}) for _ in range(16)]
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-for _ in range(10):
-    step()
-print(min(step() for _ in range(5)))
+if {told}:
+    process.keep_freed_memory()
+c = ctypes.CDLL(None)
+c.malloc.restype, c.malloc.argtypes, c.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+blocks = [c.malloc({size}) for _ in range(4)]
+for b in blocks:
+    ctypes.memset(b, 1, {size})
+for b in blocks:
+    c.free(b)
+print(open("/proc/self/statm").read().split()[1])
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
-@pytest.mark.parametrize(("numbers", "kept"), [(2**21, True), (2**24, False)])
-def test_memory_of_a_step_is_kept_for_the_next_but_for_the_largest_blocks(numbers, kept):
-    def pages(first):
-        code = STEPS.format(first=first, numbers=numbers)
-        return int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+@pytest.mark.parametrize(("size", "kept"), [(2**24, True), (2**27, False)])
+def test_freed_memory_is_kept_but_for_the_largest_blocks(size, kept):
+    def resident(told):
+        code = FREED.format(told=told, size=size)
+        done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+        return int(done.stdout) * resource.getpagesize()
 
-    told, plain = pages("process.keep_freed_memory()"), pages("")
-    assert plain > 16  # pages, or huge ones, that were mapped anew
-    assert told < 0.1 * plain if kept else told > 0.5 * plain
+    more = resident(True) - resident(False)
+    assert more > 3 * size if kept else more < size / 2
 
 
 def test_a_training_asks_for_it(monkeypatch, tmp_path):
