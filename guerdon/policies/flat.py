@@ -20,6 +20,9 @@ from guerdon.policies.known_outputs import KnownOutputs
 from guerdon.policies.token_batch import TokenBatch
 from guerdon.protocols import Sampling
 
+SHORT = 64
+"""Tokens up to which whole products are faster than blocks."""
+
 
 class FlatRow:
     """The M tokens of a batch that have to be read.
@@ -64,7 +67,20 @@ class FlatRow:
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None, layer: int) -> Tensor:
         several = query.shape[1] // key.shape[1]  # grouped queries
         key, value = (self.rows(x).repeat_interleave(several, 1) if several > 1 else self.rows(x) for x in (key, value))
-        return self.row(scaled_dot_product_attention(self.rows(query), key, value, is_causal=True, scale=scale))
+        return self.row(causal_attention(self.rows(query), key, value, query.shape[-1] ** -0.5 if scale is None else scale))
+
+
+def causal_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """[N, h, L, d] softmax(scale q kᵀ + m) v with m = −∞ where the key comes after the query, else 0.
+
+    Of short rows on a processor by whole products: the blocks of PyTorch's kernel are made for longer ones.
+    """
+    n, h, length, _ = query.shape
+    if query.device.type != "cpu" or query.dtype != torch.float32 or length > SHORT:
+        return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
+    q, k, v = (x.flatten(0, 1) for x in (query, key, value))
+    later = torch.full((length, length), -torch.inf).triu_(1)
+    return (torch.baddbmm(later, q, k.transpose(1, 2), alpha=scale).softmax(-1) @ v).unflatten(0, (n, h))
 
 
 def _row_by_row(batch: TokenBatch, read: Tensor, column: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from guerdon.credit import group_relative
 from guerdon.objectives import clipped_surrogate, token_mean
-from guerdon.policies import attention, language, shared_contexts
+from guerdon.policies import attention, flat, language, shared_contexts
 from guerdon.policies.cache import cache_of
 from guerdon.policies.flat import FlatRow, flat_hidden_states, padded_hidden_states, reads_flat
 from guerdon.policies.language import LanguagePolicy
@@ -57,6 +57,31 @@ def test_hidden_states_are_those_of_padded_rows_and_so_are_gradients(name):
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
     assert model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("length", [1, 7, flat.SHORT, flat.SHORT + 1])
+def test_attention_of_short_and_long_rows_is_pytorchs_and_so_are_gradients(length, kind):
+    torch.manual_seed(0)
+    given = [torch.randn(3, length, 2, 8, dtype=kind).transpose(1, 2).requires_grad_() for _ in range(3)]
+    found = []
+    for how in (
+        lambda q, k, v: flat.causal_attention(q, k, v, 0.3),
+        lambda q, k, v: torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3),
+    ):
+        out = how(*given)
+        found.append([out.detach(), *torch.autograd.grad(out, given, torch.linspace(-1, 1, out.numel()).view_as(out).to(kind))])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_short_rows_on_a_processor_go_another_way(monkeypatch):
+    asked = []
+    monkeypatch.setattr(flat, "scaled_dot_product_attention", lambda *x, **_: asked.append(x[0].shape[2]) or x[0])
+    for length in (flat.SHORT, flat.SHORT + 1):
+        x = torch.ones(1, 1, length, 2)
+        flat.causal_attention(x, x, x, 1.0)
+    assert asked == [flat.SHORT + 1]
 
 
 def test_grouped_queries_read_flat():
