@@ -11,7 +11,6 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing import connection as pipes
-from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any, Generic, TypeVar
 
@@ -66,6 +65,8 @@ def _hand_out(
 def start_server() -> None:
     """Have the imports that workers share done beside what this process does until it needs them; nothing on a single core."""
     if sys.platform == "linux" and cores() > 1:
+        from multiprocessing import forkserver  # not on every system
+
         _context()
         forkserver.ensure_running()
 

@@ -64,6 +64,17 @@ def test_values_and_gradients_are_those_of_products_and_no_product_is_computed(n
         torch.testing.assert_close(a, b, rtol=near, atol=near * float(b.abs().max()))
 
 
+def test_rows_that_are_alike_are_read_once_and_each_counts():
+    found = []
+    for room in (2**26, 0):
+        p = policy(remember=room)
+        rollouts = drawn(p, temperature=0.0)  # all rows of a prompt
+        assert len({tuple(x) for x in rollouts.action.tolist()}) <= 4 < len(rollouts)
+        found.append(gradients(p, rollouts))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max()))
+
+
 def test_what_is_known_is_what_was_drawn_and_not_what_happens_to_be_near():
     """With another answer in the place of the known ones the values are others: they do come from there."""
     p = policy()
