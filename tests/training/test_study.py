@@ -119,12 +119,11 @@ def work(job, tell):
 if __name__ == "__main__":
     before = set(sys.modules)
     workers.start_server()
-    mine = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    servers = [int(p) for p in mine if "forkserver" in Path(f"/proc/{p}/cmdline").read_text()]
+    mine = [int(p) for p in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
     told = []
     workers.run_jobs(["a"], work, lambda job: True, told.append, 1)
     [(parent, modules)] = told
-    assert [parent] == servers, (parent, servers)
+    assert parent in mine, (parent, mine)
     assert "torch._dynamo" in modules and "torch" not in before
 """
 
