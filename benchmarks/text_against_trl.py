@@ -542,7 +542,7 @@ def why_missed(case: str, name: str, floor: float, aim: float, ours: float, thei
             limit. The other {ours - part["products"]:.2f} s are attention, norms, activations, the softmax over the vocabulary
             and the optimiser, which memory bounds{sampled}."""
     else:
-        missed += """ Measured by an earlier revision, which multiplied in an update what sampling had multiplied, and which let the
+        missed += """ Measured by an earlier revision, which multiplied in an update what sampling had multiplied, and let its
             memory go; how the step divides was not measured there."""
     return filled(missed)
 
