@@ -49,7 +49,7 @@ TRAINED = {
         "run quickstart seeds={seed} --out runs/all",
         {arm: f"runs/all/{arm}-s{{seed}}" for arm in ("outcome", "dense")},
         "eval/success",
-        12,
+        8,
     ),
     "prime": system("prime", "online", "eval/success", "lr=1e-3", 6),
     "gated-reward-accum": system("gated-reward-accum", "edited", "eval/resolution", "lr=1e-2", 6),

@@ -537,10 +537,12 @@ def why_missed(case: str, name: str, floor: float, aim: float, ours: float, thei
         limit is {r["least"]:.2f} s."""
     if "shares" in r:
         part = {k: share * ours for k, share in r["shares"].items()}
-        sampled = f", and in {part['sampling']:.2f} s of sampling the calls of {NEW} small steps" if case == "grpo" else ""
+        sampled = (
+            f", and the calls of {NEW} small steps of sampling, which takes {part['sampling']:.2f} s" if case == "grpo" else ""
+        )
         missed += f""" Of the step {part["products"]:.2f} s are products of linear layers, which at the peak would take that
-            limit. The other {ours - part["products"]:.2f} s are attention, norms, activations, the softmax over the vocabulary
-            and the optimiser, which memory bounds{sampled}."""
+            limit. The other {ours - part["products"]:.2f} s are attention, norms, activations, the softmax over the vocabulary,
+            the optimiser{sampled}."""
     else:
         missed += """ Measured by an earlier revision, which multiplied in an update what sampling had multiplied, and let its
             memory go; how the step divides was not measured there."""

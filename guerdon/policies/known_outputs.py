@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a model's linear layers answered while a batch was drawn, so that an update need not multiply the same tokens again.
 
-Up to the first step of the optimiser the weights are those that the batch was drawn with, and its tokens have been through every
+Until the weights change they are those that the batch was drawn with, and its tokens have been through every
 layer. The update's forward pass makes its graph as ever, with the known outputs in the place of products, which differ from them
 by rounding. Those of the batch drawn last are kept, on a processor; an accelerator's memory is scarcer than its arithmetic.
 """
@@ -10,27 +10,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from guerdon.policies.products import Linear, answered_by, heard_by
 from guerdon.policies.token_batch import TokenBatch
 
-
-class _Steps:
-    """How many steps the optimisers of this process have taken."""
-
-    taken = 0
-
-    def count(self, *_: Any) -> None:
-        self.taken += 1
-
-
-_steps = _Steps()
-register_optimizer_step_post_hook(_steps.count)
+BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class KnownOutputs:
@@ -45,16 +32,15 @@ class KnownOutputs:
         self._forget()
 
     def _forget(self) -> None:
-        self.listens, self.stamp = False, list[tuple[int, int]]()
+        self.listens, self.stamp = False, list[int]()
         self.outputs: dict[Linear, list[Tensor]] = {}
         self.context: dict[tuple[int, ...], int] = {}
         self.row: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
 
-    def _stamp(self) -> list[tuple[int, int]]:
-        """Where every weight lies, and how often it has been written; and whether there is dropout.
-
-        Optimisers that are fused write without saying so; their steps are counted."""
-        return [(p.data_ptr(), p._version) for p in self.backbone.parameters()] + [(_steps.taken, self.backbone.training)]
+    def _stamp(self) -> list[int]:
+        """The sum of each weight's bits, and whether there is dropout. The weights themselves are asked: fused optimisers, and
+        whatever writes through ``data``, leave PyTorch's own count of writes as it was."""
+        return [int(p.detach().view(BITS[p.itemsize]).sum()) for p in self.backbone.parameters()] + [self.backbone.training]
 
     # ---- while a batch is drawn
 
@@ -98,7 +84,7 @@ class KnownOutputs:
         """[N, L] which of the known tokens ``batch.ids`` are, of each row its context and ``read`` [N] more, else 0.
 
         None: not all are known, or not as the model is now."""
-        if self.stamp != self._stamp():
+        if self.row and self.stamp != self._stamp():
             self._forget()
         column = torch.arange(batch.ids.shape[1])
         found = torch.zeros(len(batch.ids), len(column), dtype=torch.long)

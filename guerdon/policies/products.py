@@ -112,21 +112,20 @@ def choose_products(model: torch.nn.Module, rounded: bool) -> None:
             m.__class__ = RoundedLinear if rounded else Linear
 
 
-@contextlib.contextmanager
-def heard_by(hear: Hear) -> Iterator[None]:
+def heard_by(hear: Hear) -> contextlib.AbstractContextManager[None]:
     """Within it ``hear`` is told the product [rows, out_features] of every ``Linear`` layer."""
-    token = _hear.set(hear)
-    try:
-        yield
-    finally:
-        _hear.reset(token)
+    return _within(_hear, hear)
+
+
+def answered_by(answer: Answer) -> contextlib.AbstractContextManager[None]:
+    """Within it ``answer`` is asked for a ``Linear`` layer's product [rows, out_features] before it is computed."""
+    return _within(_answer, answer)
 
 
 @contextlib.contextmanager
-def answered_by(answer: Answer) -> Iterator[None]:
-    """Within it ``answer`` is asked for a ``Linear`` layer's product [rows, out_features] before it is computed."""
-    token = _answer.set(answer)
+def _within(variable: ContextVar[Any], value: Any) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        _answer.reset(token)
+        variable.reset(token)

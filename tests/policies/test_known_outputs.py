@@ -121,11 +121,22 @@ def with_weights_elsewhere(p):
         x.data = x.data * 1.01
 
 
+def with_weights_written_unseen(p):
+    """As merging an adapter does."""
+    next(iter(p.inner.base_model.layers)).mlp.up_proj.weight.data += 1e-3
+
+
+def with_signs_turned(p):
+    next(iter(p.inner.base_model.layers)).self_attn.q_proj.weight.data.neg_()
+
+
 def with_dropout(p):
     p.inner.train()
 
 
-@pytest.mark.parametrize("change", [with_other_weights, with_weights_elsewhere, with_dropout])
+@pytest.mark.parametrize(
+    "change", [with_other_weights, with_weights_elsewhere, with_weights_written_unseen, with_signs_turned, with_dropout]
+)
 def test_nothing_is_known_of_another_model(change, multiplied):
     p = policy()
     rollouts = drawn(p)
