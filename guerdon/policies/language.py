@@ -68,6 +68,8 @@ class LanguagePolicy:
             )
         if products not in PRODUCTS:
             raise InputError(f"LanguagePolicy: `products` should be one of {', '.join(PRODUCTS)}, got {products!r}.")
+        if isinstance(remember, bool) or not isinstance(remember, int) or remember < 0:
+            raise InputError(f"LanguagePolicy: `remember` should be a number of outputs, 0 for none, got {remember!r}.")
         self.model, self.tokenizer, self.chunk = model.eval(), tokenizer, chunk
         self.inner = _inner(model)
         choose_products(self.model, rounded=products == "bfloat16")

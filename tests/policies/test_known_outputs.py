@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from guerdon.errors import InputError
 from guerdon.policies import products
 from guerdon.policies.flat import answers_known
 from guerdon.policies.gradient_updater import OPTIMISERS
@@ -200,6 +201,12 @@ def test_a_batch_without_room_is_not_kept():
         drawn(p)
         assert bool(p._known.outputs) == kept
     assert sum(x.numel() for parts in p._known.outputs.values() for x in parts) <= room  # the logits are not among them
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, True, "many"])
+def test_how_much_is_remembered_is_a_number(wrong):
+    with pytest.raises(InputError, match="`remember` should be a number of outputs, 0 for none, got"):
+        policy(remember=wrong)
 
 
 def test_a_layer_that_reads_a_token_twice_is_not_known():
