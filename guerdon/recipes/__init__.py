@@ -64,8 +64,10 @@ def make(name_or_file: str, arguments: Mapping[str, Any]) -> Any:
 
 
 def _check_number(whose: str, parameter: inspect.Parameter, value: Any) -> None:
-    """An argument that is a number by default, or an integer by its annotation, should be one."""
-    of = type(parameter.default)
+    """An argument that is a number by default, or an integer by its annotation, should be one; of several integers, each."""
+    of, several = type(parameter.default), value if isinstance(value, tuple | list) else (value,)
+    if of is tuple and {type(x) for x in parameter.default} == {int} != {type(x) for x in several}:
+        raise InputError(f"{whose} should be integers, such as {','.join(map(str, parameter.default))}, got {value!r}.")
     wanted: Any = {bool: bool, int: int | float, float: int | float}.get(of)
     wanted = int if parameter.annotation in (int, "int") else wanted
     if wanted is not None and (not isinstance(value, wanted) or isinstance(value, bool) is not (of is bool)):

@@ -4,7 +4,10 @@
 import json
 from pathlib import Path
 
-from guerdon.recipes import quickstart
+import pytest
+
+from guerdon.errors import InputError
+from guerdon.recipes import make, quickstart
 from guerdon.recipes.quickstart_grid import summarise as choose
 
 
@@ -39,3 +42,11 @@ def test_the_verdict_is_the_worst_gap_over_seeds_sampled_or_greedy() -> None:
     assert not verdict["holds"]
     arms["dense"]["greedy"][1] = 0.75
     assert quickstart.summarise({"arms": arms, "seeds": [0, 1]}, Path())["verdict"]["holds"]
+
+
+@pytest.mark.parametrize("wrong", ["abc", (1, "b"), 1.5, True, ()])
+def test_seeds_that_are_no_integers_are_refused_before_anything_is_made(wrong):
+    with pytest.raises(InputError, match="quickstart: `seeds` should be integers, such as 0,1,2, got"):
+        make("quickstart", {"seeds": wrong})
+    for right in (3, (3, 4), [3, 4]):
+        assert make("quickstart", {"seeds": right}).seeds == tuple(right if not isinstance(right, int) else [right])
