@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Steps on text beside TRL's trainers: the same model, weights, data, batch, optimiser, number format and threads.
 
-    python benchmarks/text_against_trl.py speed [grpo dpo reward]   a step of either in turn, in one process
+    python benchmarks/text_against_trl.py speed [grpo dpo reward]   a step of either in turn, in a process each
     python benchmarks/text_against_trl.py memory                    peak memory with a vocabulary of 151,936, a process each
     python benchmarks/text_against_trl.py half                      float32 and bfloat16 in turn: time, and what is learned
     python benchmarks/text_against_trl.py page                      writes the text part of docs/performance.md
 
 A step is all of it: for GRPO prompts, 128 completions of 32 tokens, rewards, advantages, loss, gradient, optimiser and metrics;
-for pairs tokenising (TRL did it before), reference, loss, gradient, optimiser and metrics. Ours runs inside TRL's callback after
-each of its own, so both meet the same neighbours on the machine. Before that, both losses on the same tokens are compared.
+for pairs tokenising (TRL did it before), reference, loss, gradient, optimiser and metrics. TRL's trainer waits in its callback
+while ours takes a step, so both meet the same neighbours on the machine, each with its process to itself as in a training of its
+own. Before that, both losses on the same tokens are compared.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +149,7 @@ class Ours:
         recipe = Recipe("benchmark", lambda: self.policy, [self.stage], checkpoint_every=10**9, save_rollouts_every=0)
         self.run = Run(recipe, self.directory, self.policy, Progress(), [jsonl])
         self.updater = self.policy.updater()
-        keep_freed_memory()  # as a training does; in one process it serves both
+        keep_freed_memory()  # as a training does
 
     def step(self) -> None:
         self.run.step(self.stage, self.updater)
@@ -226,26 +229,48 @@ def clocks() -> np.ndarray:
     return np.array([time.perf_counter(), time.process_time()])
 
 
-def in_turn(trainer: Any, step: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
+def in_turn(case: str, steps: int, step: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
     """[steps, 2] seconds of wall and of processor time: of ``step``, and of the trainer's own."""
+    context = multiprocessing.get_context("spawn")
+    pipe, its = context.Pipe()
+    process = context.Process(target=steps_of_theirs, args=(its, case, steps + WARM, torch.get_num_threads()), daemon=True)
+    process.start()
+    its.close()  # so that its end is the end of the pipe
+    ours, theirs = [], []
+    for _ in range(steps + WARM):
+        pipe.recv()  # it waits
+        pipe.send(None)
+        theirs.append(pipe.recv())
+        at = clocks()
+        step()
+        ours.append(clocks() - at)
+    process.join()
+    return np.stack(ours[WARM:]), np.stack(theirs[WARM:])
+
+
+def steps_of_theirs(pipe: Connection, case: str, steps: int, threads: int) -> None:
+    """Train, each step when told to, and tell what it took."""
     from transformers import TrainerCallback
 
-    ours, theirs = [], []
-
     class Turn(TrainerCallback):
+        def wait(self) -> None:
+            pipe.send(None)
+            pipe.recv()
+            self.since = clocks()
+
         def on_train_begin(self, *_: Any, **__: Any) -> None:
-            self.since = clocks()
+            self.wait()
 
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            at = clocks()
-            theirs.append(at - self.since)
-            step()
-            self.since = clocks()
-            ours.append(self.since - at)
+        def on_step_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+            pipe.send(clocks() - self.since)
+            if state.global_step < steps:
+                self.wait()
 
-    trainer.add_callback(Turn())
-    trainer.train()
-    return np.stack(ours[WARM:]), np.stack(theirs[WARM:])
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as directory:
+        trainer = theirs_of(case, Path(directory), steps)
+        trainer.add_callback(Turn())
+        trainer.train()
 
 
 def speed(cases: Sequence[str], steps: int) -> None:
@@ -254,9 +279,8 @@ def speed(cases: Sequence[str], steps: int) -> None:
     for case in cases:
         with tempfile.TemporaryDirectory() as directory:
             ours = ours_of(case, Path(directory) / "ours")
-            trainer = theirs_of(case, Path(directory) / "theirs", steps + WARM)
-            difference = disagreement(case, ours, trainer)
-            a, b = in_turn(trainer, ours.step)
+            difference = disagreement(case, ours, theirs_of(case, Path(directory) / "theirs", 1))
+            a, b = in_turn(case, steps, ours.step)
             found[case] = {
                 "guerdon": a.round(4).tolist(),
                 "trl": b.round(4).tolist(),
@@ -468,10 +492,9 @@ def resident(what: str) -> int:
 
 def lines(stored: dict[str, Any]) -> list[str]:
     text = f"""A step from end to end: {LAYERS} layers of width {WIDTH}, vocabulary {VOCABULARY}, float32. Both take a step in
-        turn in one process, so both meet the same neighbours on the machine, and both have it keep the memory that they free, as
-        a training of guerdon's does; before that, losses and gradients on the same tokens agree. Medians, quartiles in brackets.
-        Of the limit: the time that a large matrix product would take for the arithmetic
-        that the step cannot do without, over the step's own."""
+        turn, each in a process of its own as it ships, so both meet the same neighbours on the machine; before that, losses and
+        gradients on the same tokens agree. Medians, quartiles in brackets. Of the limit: the time that a large matrix product
+        would take for the arithmetic that the step cannot do without, over the step's own."""
     return ["## Text beside TRL", "", filled(text), *(x for name, told in stored.items() for x in lines_of(name, told))]
 
 

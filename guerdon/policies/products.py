@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 PART = 1024
+COPIED = 2**27
+"""Weights up to which a model's matrices are copied. The copy of a larger one costs memory that is scarcer than its time."""
 
 
 @functools.cache
@@ -38,7 +41,8 @@ def takes_two_turns() -> bool:
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """[m, n] float32: a bᵀ of ``a`` [m, k] and ``b`` [n, k], both float32 or both bfloat16, which rounds the result too.
+    """[m, n] float32: a bᵀ of ``a`` [m, k] and ``b`` [n, k], both float32 or both bfloat16, which rounds the result too; without
+    gradient ``b`` may be ``laid_out``.
 
     >>> product(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [5.0, 6.0]])).tolist()
     [[11.0, 17.0]]
@@ -73,10 +77,17 @@ class _Product(torch.autograd.Function):
         return product(gradient, b.t()) if of_a else None, for_b, None, None
 
 
+def laid_out(b: Tensor) -> Tensor:
+    """``b`` [n, k] as ``product`` reads it fastest, for a matrix that many meet: oneDNN otherwise lays it out for each."""
+    wide = b.dtype == torch.float32 and mkl_holds_back()
+    return torch.ops.mkldnn._reorder_linear_weight(b, None) if wide else b
+
+
 Hear = Callable[["Linear", Tensor], None]
 Answer = Callable[["Linear", int], Tensor | None]
 _hear: ContextVar[Hear | None] = ContextVar("hear", default=None)
 _answer: ContextVar[Answer | None] = ContextVar("answer", default=None)
+_factors: ContextVar[Mapping["Linear", Tensor]] = ContextVar("factors", default=MappingProxyType({}))
 
 
 class Linear(torch.nn.Linear):
@@ -85,18 +96,24 @@ class Linear(torch.nn.Linear):
     rounded = False
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or x.dtype != torch.float32 or self.weight.dtype != torch.float32:
+        weight, bias = self.weight, self.bias
+        if not x.is_cpu or x.dtype != torch.float32 or weight.dtype != torch.float32:
             return super().forward(x)
         rows, hear, answer = x.reshape(-1, self.in_features), _hear.get(), _answer.get()
         known = None if answer is None else answer(self, len(rows))
         if known is None and not torch.is_grad_enabled():
-            y = product(rows.bfloat16(), self.weight.bfloat16()) if self.rounded else product(rows, self.weight)
+            factor = _factors.get().get(self)
+            y = product(rows.bfloat16() if self.rounded else rows, self.factor() if factor is None else factor)
         else:
-            y = _Product.apply(rows, self.weight, self.rounded, known)
+            y = _Product.apply(rows, weight, self.rounded, known)
         if hear is not None:
             hear(self, y)
-        y = y if self.bias is None else y + self.bias
+        y = y if bias is None else y + bias
         return y.view(*x.shape[:-1], self.out_features)
+
+    def factor(self) -> Tensor:
+        """[out_features, in_features]: what is multiplied by."""
+        return self.weight.detach().bfloat16() if self.rounded else self.weight.detach()
 
 
 class RoundedLinear(Linear):
@@ -110,6 +127,18 @@ def choose_products(model: torch.nn.Module, rounded: bool) -> None:
     for m in model.modules():
         if type(m) in (torch.nn.Linear, Linear, RoundedLinear):
             m.__class__ = RoundedLinear if rounded else Linear
+
+
+def factors_of(model: torch.nn.Module) -> dict[Linear, Tensor]:
+    """Copies of the matrices of ``model``'s ``Linear`` layers as they are now, ``laid_out``; none where that would be much."""
+    layers = [m for m in model.modules() if isinstance(m, Linear) and m.weight.is_cpu and m.weight.dtype == torch.float32]
+    few = sum(m.weight.numel() for m in layers) <= COPIED
+    return {m: laid_out(m.factor()) for m in layers} if few else {}
+
+
+def multiplying_by(factors: Mapping[Linear, Tensor]) -> contextlib.AbstractContextManager[None]:
+    """Within it, without gradient, ``Linear`` layers multiply by ``factors`` rather than by their weights."""
+    return _within(_factors, factors)
 
 
 def heard_by(hear: Hear) -> contextlib.AbstractContextManager[None]:

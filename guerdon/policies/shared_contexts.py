@@ -18,6 +18,7 @@ from torch import Tensor
 from guerdon.policies.attention import NotOffered, attention_by_layout, takes_layouts
 from guerdon.policies.cache import cache_of
 from guerdon.policies.known_outputs import KnownOutputs
+from guerdon.policies.products import factors_of, multiplying_by
 
 
 class Reading:
@@ -26,7 +27,7 @@ class Reading:
     ``output(**inputs)`` calls ``model`` and returns [n, k, D] for the k tokens it was given (or only the last of them);
     ``steps``: how many more tokens will be read at most; ``share``: the rows of a context share its keys and values; ``known``
     is told what is read. ``last`` [N, D] is the output at the contexts' last tokens. Without gradient: keys and values are
-    written in place.
+    written in place, and the weights are read once, as they are now.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Reading:
         self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         unique = {c: k for k, c in enumerate(dict.fromkeys(map(tuple, contexts)))}
         several = 2 * len(unique) <= len(contexts)
-        self.cache, self.known = cache_of(model, steps), known
+        self.cache, self.known, self.factors = cache_of(model, steps), known, factors_of(model)
         if known is not None:
             known.begin(list(unique), len(contexts), steps)
         self.shared: SharedContexts | None = None
@@ -72,6 +73,7 @@ class Reading:
         if self.shared is not None:
             self.shared.keep(rows)
 
+    @torch.inference_mode()
     def _select(self, rows: Tensor) -> None:
         self.cache.batch_select_indices(rows)
         self.pad = self.pad[rows]
@@ -80,6 +82,7 @@ class Reading:
         """[n, D] the output for one more token [n] of each row."""
         return self._read(token[:, None])
 
+    @torch.inference_mode()
     def _read(self, token: Tensor) -> Tensor:
         self.seen += token.shape[1]
         where: dict[str, Any] = {}
@@ -91,7 +94,7 @@ class Reading:
         if self.shared is not None:
             where["layout"] = self.shared
         layout = attention_by_layout(self.model) if self.shared is not None else nullcontext()
-        with layout, nullcontext() if self.known is None else self.known.listening():
+        with layout, multiplying_by(self.factors), nullcontext() if self.known is None else self.known.listening():
             return self.output(input_ids=token, past_key_values=self.cache, use_cache=True, **where)[:, -1]
 
 
@@ -102,7 +105,10 @@ class SharedContexts:
     """
 
     def __init__(self, layers: Sequence[Any], hidden: Tensor | None, of: Tensor) -> None:
-        self.layers, self.hidden, self.of = layers, hidden, of
+        self.of, (self.count, self.heads, self.length, _) = of, layers[0].keys.shape
+        self.keys = [a.keys.flatten(0, 1).transpose(1, 2) for a in layers]
+        self.values = [a.values.flatten(0, 1) for a in layers]
+        self.hidden = None if hidden is None else hidden.repeat_interleave(self.heads, 0)[:, None]
         self._place()
 
     def keep(self, rows: Tensor) -> None:
@@ -111,38 +117,41 @@ class SharedContexts:
 
     def _place(self) -> None:
         """Each row a place beside the other rows of its context: [U, most], some of which may be empty."""
-        contexts = torch.arange(len(self.layers[0].keys), device=self.of.device)
+        contexts = torch.arange(self.count, device=self.of.device)
         rank = (self.of[:, None] == contexts).cumsum(0).gather(1, self.of[:, None])[:, 0] - 1
         self.most = int(rank.max()) + 1
         place = self.of * self.most + rank
-        in_order = len(place) == len(contexts) * self.most and bool((place[1:] > place[:-1]).all())
+        in_order = len(place) == self.count * self.most and bool((place[1:] > place[:-1]).all())
         self.place = None if in_order else place
 
     def by_context(self, x: Tensor) -> Tensor:
-        """[U, h, most r, d] of [n, h, r, d]; 0 where a place is empty."""
+        """[U h, most r, d] of [n h, r, d]; 0 where a place is empty."""
+        r, d = x.shape[1:]
         if self.place is not None:
-            x = x.new_zeros(len(self.layers[0].keys) * self.most, *x.shape[1:]).index_copy_(0, self.place, x)
-        return x.unflatten(0, (-1, self.most)).transpose(1, 2).flatten(2, 3)
+            x = x.view(-1, self.heads, r, d)
+            x = x.new_zeros(self.count * self.most, self.heads, r, d).index_copy_(0, self.place, x)
+        x = x.view(self.count, self.most, self.heads, r, d).transpose(1, 2)
+        return x.reshape(self.count * self.heads, self.most * r, d)
 
     def by_row(self, x: Tensor) -> Tensor:
-        """[n, h, r, d] of [U, h, most r, d]."""
-        x = x.unflatten(2, (self.most, -1)).transpose(1, 2).flatten(0, 1)
-        return x if self.place is None else x[self.place]
+        """[n h, r, d] of [U h, most r, d]."""
+        x = x.view(self.count, self.heads, self.most, -1, x.shape[2]).transpose(1, 2)
+        x = x.flatten(0, 1) if self.place is None else x.flatten(0, 1)[self.place]
+        return x.flatten(0, 1)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None, layer: int) -> Tensor:
         """Over the context's keys, which all rows of a context multiply at once, and the row's own, by one softmax."""
         n, heads, _, width = query.shape
-        query = query.reshape(n, key.shape[1], -1, width)  # grouped queries are further rows of their key
-        context = self.layers[layer]
-        to_context = self.by_context(query) @ context.keys.transpose(2, 3)
+        query = (query * (width**-0.5 if scale is None else scale)).reshape(n * self.heads, -1, width)  # groups share their key
+        key, value = key.flatten(0, 1), value.flatten(0, 1)
+        to_context = self.by_context(query) @ self.keys[layer]
         if self.hidden is not None:
-            to_context = to_context.masked_fill(self.hidden[:, None, None], -torch.inf)
-        scores = torch.cat([self.by_row(to_context), query @ key.transpose(2, 3)], -1)
-        scores = (scores * (width**-0.5 if scale is None else scale)).to(torch.promote_types(value.dtype, torch.float32))
-        weight = scores.softmax(-1).to(value.dtype)
-        on_context, on_own = weight.split([context.keys.shape[2], key.shape[2]], -1)
-        out = on_own @ value + self.by_row(self.by_context(on_context) @ context.values)
-        return out.reshape(n, 1, heads, width)
+            to_context = to_context.masked_fill(self.hidden, -torch.inf)
+        scores = torch.cat([self.by_row(to_context), query @ key.transpose(1, 2)], -1)
+        weight = scores.to(torch.promote_types(value.dtype, torch.float32)).softmax(-1).to(value.dtype)
+        on_context, on_own = weight.split([self.length, key.shape[1]], -1)
+        out = on_own @ value + self.by_row(self.by_context(on_context.contiguous()) @ self.values[layer])
+        return out.view(n, 1, heads, width)
 
 
 @torch.no_grad()

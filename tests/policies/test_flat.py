@@ -184,10 +184,10 @@ def test_a_context_s_keys_are_kept_once_and_a_row_s_own_apart():
     with torch.no_grad():
         reading.read(torch.tensor([4, 5, 6, 7, 8]))
     shared, own = reading.shared, reading.cache.layers[0].keys
-    assert shared.layers[0].keys.shape[0::2] == (2, 3) and own.shape[0::2] == (5, 1)
+    assert shared.keys[0].shape[0::2] == (2 * 2, 3) and own.shape[0::2] == (5, 1)
     assert shared.place.tolist() == [0, 1, 3, 4, 2] and shared.most == 3
-    x = torch.randn(5, 2, 1, 4)
-    assert shared.by_context(x).shape == (2, 2, 3, 4)
+    x = torch.randn(5 * 2, 1, 4)
+    assert shared.by_context(x).shape == (2 * 2, 3, 4)
     assert torch.equal(shared.by_row(shared.by_context(x)), x)
     reading.keep(torch.tensor([0, 2]))
     assert shared.place is None and shared.most == 1  # a row of each, in order: nothing to move
