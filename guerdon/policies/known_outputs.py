@@ -21,7 +21,8 @@ BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class KnownOutputs:
-    """Outputs of the linear layers of ``backbone`` by token, in the order in which the tokens were read.
+    """Outputs of the linear layers of ``backbone`` by token, [room for tokens, out_features] each, in the order in which the
+    tokens were read.
 
     ``room``: how many numbers may be kept; of a batch that may need more, nothing is.
     """
@@ -33,14 +34,17 @@ class KnownOutputs:
 
     def _forget(self) -> None:
         self.listens, self.stamp = False, list[int]()
-        self.outputs: dict[Linear, list[Tensor]] = {}
+        self.outputs: dict[Linear, Tensor] = {}
+        self.heard: dict[Linear, int] = {}
         self.context: dict[tuple[int, ...], int] = {}
         self.row: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
 
     def _stamp(self) -> list[int]:
-        """The sum of each weight's bits, and whether there is dropout. The weights themselves are asked: fused optimisers, and
-        whatever writes through ``data``, leave PyTorch's own count of writes as it was."""
-        return [int(p.detach().view(BITS[p.itemsize]).sum()) for p in self.backbone.parameters()] + [self.backbone.training]
+        """The sum of each weight's bits, whether there is dropout, and how often each output was written: a model may write into
+        what it is answered. The weights themselves are asked: fused optimisers, and whatever writes through ``data``, leave
+        PyTorch's count of writes as it was."""
+        bits = [int(p.detach().view(BITS[p.itemsize]).sum()) for p in self.backbone.parameters()]
+        return [*bits, self.backbone.training, *(x._version for x in self.outputs.values())]
 
     # ---- while a batch is drawn
 
@@ -53,6 +57,7 @@ class KnownOutputs:
         on_processor = {m.weight.device.type for m in self.layers} == {"cpu"}
         if on_processor and size * sum(m.out_features for m in self.layers) <= self.room:
             self.listens, self.seen, self.steps = True, longest * len(contexts), 0
+            self.outputs, self.heard = {m: torch.empty(size, m.out_features) for m in self.layers}, dict.fromkeys(self.layers, 0)
             self.place = torch.zeros(rows, steps, dtype=torch.long)
 
     def listening(self) -> contextlib.AbstractContextManager[None]:
@@ -62,7 +67,10 @@ class KnownOutputs:
     def _hear(self, layer: Linear, output: Tensor) -> None:
         """``output`` [k, out_features] of the next k tokens. Logits are not kept: there may be more of them than of all else."""
         if layer in self.layers:
-            self.outputs.setdefault(layer, []).append(output)
+            begin, kept = self.heard[layer], self.outputs[layer]
+            self.heard[layer] = end = begin + len(output)
+            if end <= len(kept):  # or it reads tokens twice
+                kept[begin:end] = output
 
     def took(self, live: Tensor) -> None:
         """A token of each of the rows ``live`` was read."""
@@ -72,7 +80,7 @@ class KnownOutputs:
 
     def end(self, contexts: Sequence[Sequence[int]], token: Tensor, length: Tensor) -> None:
         """The rows are these. Nothing is known if a layer did not see every token once."""
-        if not self.listens or any(sum(map(len, self.outputs.get(m, ()))) != self.seen for m in self.layers):
+        if not self.listens or any(k != self.seen for k in self.heard.values()):
             return self._forget()
         for n, (c, ids, k) in enumerate(zip(map(tuple, contexts), token.tolist(), length.tolist(), strict=True)):
             self.row[c, tuple(ids[: k - 1])] = n  # the last token drawn is not read
@@ -104,10 +112,7 @@ class KnownOutputs:
         def answer(layer: Linear, rows: int) -> Tensor | None:
             if layer not in self.outputs or rows != count:
                 return None
-            if chosen is None:
-                return torch.cat(self.outputs[layer])
-            if len(self.outputs[layer]) > 1:
-                self.outputs[layer] = [torch.cat(self.outputs[layer])]
-            return self.outputs[layer][0].index_select(0, chosen)
+            known = self.outputs[layer]
+            return known[: len(used)] if chosen is None else known.index_select(0, chosen)
 
         return answered_by(answer)

@@ -61,7 +61,7 @@ class _Product(torch.autograd.Function):
         if rounded:
             a, b = a.bfloat16(), b.bfloat16()
         ctx.save_for_backward(a, b)
-        return product(a, b) if known is None else known
+        return product(a, b) if known is None else known.detach()  # which a model may write into
 
     @staticmethod
     @once_differentiable
@@ -87,7 +87,7 @@ Hear = Callable[["Linear", Tensor], None]
 Answer = Callable[["Linear", int], Tensor | None]
 _hear: ContextVar[Hear | None] = ContextVar("hear", default=None)
 _answer: ContextVar[Answer | None] = ContextVar("answer", default=None)
-_factors: ContextVar[Mapping["Linear", Tensor]] = ContextVar("factors", default=MappingProxyType({}))
+_factors: ContextVar[Mapping[Linear, Tensor]] = ContextVar("factors", default=MappingProxyType({}))
 
 
 class Linear(torch.nn.Linear):

@@ -81,9 +81,8 @@ def test_what_is_known_is_what_was_drawn_and_not_what_happens_to_be_near():
     p = policy()
     rollouts = drawn(p)
     expected = p.evaluate(rollouts, LOG_PROB)["log_prob"].detach()
-    for parts in p._known.outputs.values():
-        for x in parts:
-            x.mul_(1.5)
+    for x in p._known.outputs.values():
+        x.data.mul_(1.5)
     assert (p.evaluate(rollouts, LOG_PROB)["log_prob"] - expected).abs().max() > 0.1
 
 
@@ -222,3 +221,20 @@ def test_a_model_that_says_something_else_with_known_outputs_is_not_asked_for_th
     plain = KnownOutputs.answering
     monkeypatch.setattr(KnownOutputs, "answering", lambda self, used: plain(self, used.roll(1)))
     assert policy()._known is None
+
+
+def test_of_a_model_that_writes_into_its_layers_outputs_what_it_wrote_is_not_known(multiplied):
+    found = []
+    for room in (2**26, 0):
+        p = policy(remember=room)
+        p.inner.base_model.layers[0].self_attn.q_proj.register_forward_hook(lambda module, given, output: output.mul_(1.5))
+        rows = [replace(contexts(1)[0], index=k) for k in range(3)]
+        rollouts = p.sample(rows, Sampling(9), seed=3)  # of which every token read is trained on
+        multiplied.clear()
+        found += [gradients(p, rollouts)]
+        assert bool(multiplied) == (room == 0)
+        found += [gradients(p, rollouts)]
+        assert multiplied
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
