@@ -77,3 +77,38 @@ def test_bfloat16_products_keep_float32_weights_and_one_distribution():
     torch.testing.assert_close(found, rollouts.log_prob, rtol=0, atol=0.1)
     with pytest.raises(InputError, match="float32, bfloat16"):
         policy(products="float16")
+
+
+@pytest.mark.parametrize("held_back", [False, True])
+@pytest.mark.parametrize("kind", [Linear, RoundedLinear])
+@pytest.mark.parametrize("rows", [1, 7, 130])
+@torch.no_grad()
+def test_matrices_that_are_laid_out_once_say_the_same(kind, rows, held_back, monkeypatch):
+    monkeypatch.setattr(products, "mkl_holds_back", lambda: held_back)
+    layer, x = kind(48, 20, bias=False), torch.randn(rows, 1, 48)
+    factors = products.factors_of(layer)
+    with products.multiplying_by(factors):
+        torch.testing.assert_close(layer(x), nn.functional.linear(x, layer.weight), rtol=2e-2 * layer.rounded + 1e-5, atol=2e-2)
+    with products.multiplying_by({layer: products.laid_out(2 * layer.factor())}):
+        twice = layer(x)  # so it is they that are multiplied by
+    torch.testing.assert_close(twice, 2 * layer(x))
+
+
+def test_matrices_that_would_take_much_memory_are_not_copied(monkeypatch):
+    layer = nn.Sequential(Linear(8, 4), Linear(4, 2))
+    monkeypatch.setattr(products, "COPIED", 40)
+    assert len(products.factors_of(layer)) == 2
+    monkeypatch.setattr(products, "COPIED", 39)
+    assert products.factors_of(layer) == {}
+
+
+def test_a_batch_is_drawn_with_the_weights_as_they_are_then():
+    p = policy()
+    before = p.sample(contexts(4), Sampling(6), seed=3)
+    with torch.no_grad():
+        for weight in p.trained().values():
+            weight.mul_(-2)
+    after = p.sample(contexts(4), Sampling(6), seed=3)
+    assert not torch.equal(before.action, after.action)
+    again = p.evaluate(after, frozenset({"log_prob"}))["log_prob"]
+    torch.testing.assert_close(again.detach(), after.log_prob, rtol=1e-4, atol=1e-4)
