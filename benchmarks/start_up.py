@@ -109,7 +109,7 @@ def lines(told: dict[str, Any]) -> list[str]:
         "",
         f"Processes of their own, medians of {len(alone)}; the quickstart once, with everything installed.",
         f"{late}{q['begun']:.0f} s pass until the first evaluation of the supervised start (imports, making the model),",
-        f"{q['ended'] - q['begun']:.0f} s with its updates on one core, {q['first'] - q['ended']:.0f} s with the arm's first ones.",
+        f"{q['ended'] - q['begun']:.0f} s with its updates, {q['first'] - q['ended']:.0f} s with the arm's first ones.",
         "",
         said(told["about"]),
     ]
