@@ -26,6 +26,8 @@ from guerdon.rollouts import Rollouts
 from guerdon.scores import Component, Scores, component
 
 OUTPUTS = frozenset({"log_prob", "ref_log_prob"})
+ROUNDING = 16
+"""Units in the last place that two sums of the same numbers may be apart."""
 
 
 def outcome_logit(log_prob: Tensor, ref_log_prob: Tensor, mask: Tensor, *, beta: float | Tensor) -> Tensor:
@@ -36,6 +38,20 @@ def outcome_logit(log_prob: Tensor, ref_log_prob: Tensor, mask: Tensor, *, beta:
     [0.75]
     """
     return beta * torch.where(mask, log_prob - ref_log_prob, 0).sum(1)
+
+
+def log_ratio(log_prob: Tensor, ref_log_prob: Tensor) -> Tensor:
+    """log_prob - ref_log_prob, and 0 where that is no more than rounding, of the same shape.
+
+    A model and its equal reference may differ by the order of their sums; whoever divides by the largest reward, as PRIME does,
+    would make that as loud as a verdict.
+
+    >>> log_ratio(torch.tensor([-1.0, -1.0]), torch.tensor([-1.0000001, -1.5])).tolist()
+    [0.0, 0.5]
+    """
+    ratio = log_prob - ref_log_prob
+    rounding = ROUNDING * torch.finfo(ratio.dtype).eps * (1 + torch.minimum(log_prob.abs(), ref_log_prob.abs()))
+    return torch.where(ratio.abs() <= rounding, 0, ratio)
 
 
 class Heard(Protocol):
@@ -103,7 +119,7 @@ class Implicit(Reward):
         with torch.no_grad():
             pieces = [rollouts.rows(rows) for rows in torch.arange(len(rollouts)).split(self.micro_rows)]
             found = [self.policy.evaluate(r, OUTPUTS) for r in pieces]
-        ratio = torch.cat([x["log_prob"] - x["ref_log_prob"] for x in found])
+        ratio = torch.cat([log_ratio(x["log_prob"], x["ref_log_prob"]) for x in found])
         taken = rollouts.mask & (rollouts.level("step") >= 0)
         return component(self.name, "step", torch.where(taken, self.beta * ratio, math.nan))
 

@@ -11,7 +11,7 @@ import torch
 
 from guerdon.errors import InputError
 from guerdon.protocols import Batch
-from guerdon.rewards.implicit import implicit, outcome_logit
+from guerdon.rewards.implicit import implicit, log_ratio, outcome_logit
 from guerdon.rollouts import Rollouts
 from guerdon.scores import component, scores_of
 
@@ -167,3 +167,25 @@ def test_mistakes() -> None:
 def test_the_logit_skips_masked_steps() -> None:
     x = torch.tensor([[1.0, math.nan]])
     assert outcome_logit(x, torch.zeros(1, 2), torch.tensor([[True, False]]), beta=2.0).tolist() == [2.0]
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_rounding_is_no_reward_and_nothing_else_is_lost(kind) -> None:
+    eps = torch.finfo(kind).eps
+    log_prob = torch.tensor([-3.0, -3.0, -3.0, -1e-3, -math.inf, -2.0, -math.inf, math.nan], dtype=kind)
+    apart = torch.tensor([0, 8 * eps, 200 * eps, 8 * eps, 0, 0, 0, 0], dtype=kind)
+    reference = torch.where(
+        torch.tensor([0, 0, 0, 0, 0, 1, 1, 0], dtype=torch.bool), -math.inf, log_prob.nan_to_num(-1.0, neginf=-1.0)
+    )
+    found = log_ratio(log_prob + apart, reference)
+    assert found[[0, 1, 3]].tolist() == [0, 0, 0] and found[2] == pytest.approx(200 * eps, rel=0.02)
+    assert found[4] == -math.inf and found[5] == math.inf and found[6:].isnan().all()
+
+
+def test_a_classifier_that_is_its_reference_up_to_rounding_pays_nothing() -> None:
+    r = implicit(Bias, "outcome")
+    with torch.no_grad():
+        r.policy.bias.fill_(1e-15)
+    rollouts = Rollouts(ACTION, MASK, ["t"] * 3, length=MASK.sum(1))
+    values = r.compute(rollouts, [], 0).values
+    assert values[MASK].tolist() == [0.0] * int(MASK.sum())
