@@ -209,11 +209,6 @@ def lines(told: dict[str, Any]) -> list[str]:
                 f"| {name}, {arm} | {len(pairs)} | {same(pairs, arm)} | {fmean(ends[0]):.3f} | {fmean(ends[1]):.3f} | "
                 f"{fmean(apart):+.3f} ± {half:.3f} |"
             )
-    exact = [
-        f"| {name}, {arm} | {len(seeds)} | {same(list(seeds.values()), arm)} |"
-        for name, seeds in told["precise"]["curves"].items()
-        for arm in next(iter(seeds.values()))["before"]
-    ]
     return [
         "## The same curves",
         "",
@@ -224,17 +219,28 @@ def lines(told: dict[str, Any]) -> list[str]:
         f"| training, arm | seeds | evaluations the same to {CLOSE:g} | end before | end now | difference (95 %) |",
         "|---|---|---|---|---|---|",
         *rows,
+        *(in_double(told["before"], **told["precise"]) if told["precise"] else []),
         "",
-        f"The same in double precision, by {told['before']} and by {', '.join(told['precise']['after'])}, both from the start",
+        said(told["about"]),
+    ]
+
+
+def in_double(before: str, after: Sequence[str], curves: Mapping[str, Any]) -> list[str]:
+    exact = [
+        f"| {name}, {arm} | {len(seeds)} | {same(list(seeds.values()), arm)} |"
+        for name, seeds in curves.items()
+        for arm in next(iter(seeds.values()))["before"]
+    ]
+    return [
+        "",
+        f"The same in double precision, by {before} and by {', '.join(after)}, both from the start",
         "that the former trained. Rounding is 10^9 times smaller there; a difference of another kind would part them as early as",
-        "above. It found one: at PRIME's start the process reward is 0 but for rounding, which the method divides by the largest",
-        "and so makes as loud as any. Such a difference is 0 now; the earlier revision paid it in the seed that parts at once.",
+        "above. PRIME divides its process reward by the largest, at its start 0 or rounding. The earlier revision made an",
+        "advantage of such rounding, so a seed can part in the first step; now `implicit` pays nothing for it.",
         "",
         f"| training, arm | seeds | evaluations the same to {CLOSE:g} |",
         "|---|---|---|",
         *exact,
-        "",
-        said(told["about"]),
     ]
 
 
@@ -246,6 +252,9 @@ def main() -> None:
         train.add_argument("what", nargs="*", metavar="WHAT", help=", ".join(which))
     train.add_argument("--seeds", type=int, default=8, help="at most so many of each")
     options = parser.parse_args()
+    known = TRAINED | STARTS if options.command == "precise" else TRAINED
+    if unknown := [name for name in getattr(options, "what", ()) if name not in known]:
+        parser.error(f"WHAT should be of {', '.join(known)}, got {', '.join(unknown)}")
     if options.command == "run":
         run(options.revision, options.what)
     elif options.command == "precise":

@@ -428,7 +428,11 @@ def half(seeds: int, steps: int) -> None:
     for case in AIM_ROUNDED:
         took, _ = both_products(case, LR, 0, steps)
         ratio = took["float32"][WARM:] / took["bfloat16"][WARM:]
-        found = {"float32 over bfloat16": spread(ratio[:, 0]), "in processor time": spread(ratio[:, 1]), "amx": amx}
+        found: dict[str, Any] = {
+            "float32 over bfloat16": spread(ratio[:, 0]),
+            "in processor time": spread(ratio[:, 1]),
+            "amx": amx,
+        }
         print(case, found, flush=True)
         if case == "grpo":
             curves = [both_products(case, LEARNS, seed, steps)[1] for seed in range(seeds)]
@@ -567,8 +571,8 @@ def why_missed(case: str, name: str, floor: float, aim: float, ours: float, thei
             limit. The other {ours - part["products"]:.2f} s are attention, norms, activations, the softmax over the vocabulary,
             the optimiser{sampled}."""
     else:
-        missed += """ Measured by an earlier revision, which multiplied in an update what sampling had multiplied, and let its
-            memory go; how the step divides was not measured there."""
+        missed += """ Measured by an earlier revision, beside TRL in one process, which multiplied in an update what sampling had
+            multiplied, and let its memory go; how the step divides was not measured there."""
     return filled(missed)
 
 

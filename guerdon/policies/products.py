@@ -130,7 +130,7 @@ def choose_products(model: torch.nn.Module, rounded: bool) -> None:
 
 
 def factors_of(model: torch.nn.Module) -> dict[Linear, Tensor]:
-    """Copies of the matrices of ``model``'s ``Linear`` layers as they are now, ``laid_out``; none where that would be much."""
+    """The matrices of ``model``'s ``Linear`` layers as they are now, ``laid_out``; none where copies would take much memory."""
     layers = [m for m in model.modules() if isinstance(m, Linear) and m.weight.is_cpu and m.weight.dtype == torch.float32]
     few = sum(m.weight.numel() for m in layers) <= COPIED
     return {m: laid_out(m.factor()) for m in layers} if few else {}

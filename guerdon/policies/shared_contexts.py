@@ -101,7 +101,8 @@ class Reading:
 class SharedContexts:
     """Keys and values of U contexts, on which n rows stand, a token of each of which is read at a time.
 
-    ``layers``: caches with ``keys`` and ``values`` [U, h, P, d]; ``hidden`` [U, P] bool: padding; ``of`` [n]: a row's context.
+    ``layers``: caches with ``keys`` and ``values`` [U, h, P, d], of which views [U h, d, P] and [U h, P, d] are kept; ``hidden``
+    [U, P] bool: padding; ``of`` [n]: a row's context.
     """
 
     def __init__(self, layers: Sequence[Any], hidden: Tensor | None, of: Tensor) -> None:
@@ -150,7 +151,7 @@ class SharedContexts:
         scores = torch.cat([self.by_row(to_context), query @ key.transpose(1, 2)], -1)
         weight = scores.to(torch.promote_types(value.dtype, torch.float32)).softmax(-1).to(value.dtype)
         on_context, on_own = weight.split([self.length, key.shape[1]], -1)
-        out = on_own @ value + self.by_row(self.by_context(on_context.contiguous()) @ self.values[layer])
+        out = on_own @ value + self.by_row(self.by_context(on_context) @ self.values[layer])
         return out.view(n, 1, heads, width)
 
 

@@ -548,3 +548,13 @@ def test_settings_that_cannot_be_are_refused():
         policy(reference="adapter")
     with pytest.raises(InputError, match="reference='copy'"):
         policy().set_reference()
+
+
+def test_what_is_drawn_can_be_trained_on_whatever_mode_the_model_read_in():
+    told = []
+    rollouts = policy().sample(contexts(6), Sampling(6, top_k=4, keep_set=True), seed=3, ready=told.append)
+    for r in (rollouts, *told):
+        tensors = [r.action, r.mask, r.log_prob, r.length, r.terminated, r.truncated]
+        tensors += [f.values for f in r.fields.values() if isinstance(f.values, torch.Tensor)]
+        assert not any(x.is_inference() for x in tensors)
+    assert "kept" in rollouts.fields and told
