@@ -15,6 +15,8 @@ COLOURS = ("#2f7ed8", "#e07b39", "#3a9d5d", "#a05cc0", "#c0504d", "#7f7f7f")
 """Readable on white and on black."""
 
 HEIGHT, TOP, BOTTOM = 300, 44, 48
+LETTER = 7
+"""At most the mean width of a letter."""
 _STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#808080}.name{font-weight:600}.grid{stroke:#808080;stroke-opacity:.25}"
     "path{fill:none;vector-effect:non-scaling-stroke;stroke-linejoin:round}.line{stroke-width:2.2}.band{stroke:none;fill-opacity:.18}"
@@ -68,7 +70,9 @@ def _seeds(scores: Mapping[str, Sequence[float]], name: str, limit: float | None
         drawn += [f'<path class="line" stroke="{colour}" d="M{x - 22:.0f} {mean:.1f}h44"/>']
     if limit is not None:
         drawn += [f'<path class="line" stroke="#808080" stroke-dasharray="4 4" d="M{start} {_at(y, limit):.1f}H{end}"/>']
-    return [*drawn, f'<text x="{end}" y="{HEIGHT - 10}" text-anchor="end">{escape(name)}, each seed</text>'], end + 20
+    told = f"{name}, each seed"
+    written = f'<text x="{start}" y="{HEIGHT - 10}">{escape(told)}</text>'
+    return [*drawn, written], max(end, start + LETTER * len(told)) + 20
 
 
 def _rules(y: Axis, start: float, end: float) -> list[str]:
